@@ -1,0 +1,86 @@
+# What people and CI run. `make` alone lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ifdef ENV_FILE
+include_env := set -a; . $(abspath $(ENV_FILE)); set +a;
+endif
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z_-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+# The lock pins every version; setup.cfg says the lower bounds.
+$(VENV)/.demo: setup.cfg pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --constraint requirements.lock pip setuptools
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		--config-settings editable_mode=compat --editable '.[daemon,terminal,demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
+		--config-settings editable_mode=compat --editable '.[daemon,terminal,demo,dev]'
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.demo ## make the virtual environment, with the daemon and the client in it
+
+.PHONY: demo
+demo: $(VENV)/.demo ## run a real small experiment through a daemon of its own
+	@$(include_env) $(BIN)/python configs/pipelines/demo/run.py
+
+.PHONY: run
+run: $(VENV)/.demo ## run the daemon in the foreground, as yourself
+	@$(include_env) $(BIN)/runnersd
+
+.PHONY: pipeline
+pipeline: $(VENV)/.demo ## run a pipeline file and follow it: make pipeline yml=FILE
+	@test -n "$(yml)" || { echo 'say which: make pipeline yml=configs/pipelines/demo.yml'; exit 2; }
+	@$(include_env) $(BIN)/runners-client up && $(BIN)/runners-client submit "$(yml)" --follow
+
+.PHONY: system-packages
+system-packages: ## install what the tests need from Debian (as root; says so and goes on elsewhere)
+	@bash tests/install-packages.sh
+
+.PHONY: check
+check: $(VENV)/.dev ## format, lint, types, import rules, and the tests that need no I/O
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/core
+
+.PHONY: format
+format: $(VENV)/.dev ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: test
+test: $(VENV)/.dev system-packages ## the tests
+	$(BIN)/pytest -m 'not slow and not systemd'
+
+.PHONY: test-faults
+test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, malformed files, full disks, many seeds
+	$(BIN)/pytest -m 'slow and not systemd' --timeout 1200
+
+.PHONY: test-systemd
+test-systemd: $(VENV)/.dev system-packages ## the shipped units under a real systemd, in a container
+	$(BIN)/pytest -m systemd --timeout 900
+
+.PHONY: bench
+bench: $(VENV)/.dev ## a table of speeds, each a ratio to a floor measured in the same run
+	$(BIN)/python tests/benchmarks/bench.py
+
+.PHONY: lock
+lock: $(VENV)/.dev ## pin the newest versions that setup.cfg allows
+	$(BIN)/pip-compile --quiet --upgrade --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host \
+		--no-header --no-annotate --extra daemon --extra terminal --extra experiments --extra demo --extra dev \
+		--output-file requirements.lock setup.cfg
+
+.PHONY: clean
+clean: ## remove what make made (not the daemon's state)
+	rm -rf $(VENV) .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -o -name '*.egg-info' | xargs rm -rf

@@ -1,0 +1,176 @@
+"""What the socket says: the states, the reason codes and the shapes both sides of it agree on.
+
+Times are Unix seconds as floats, sizes bytes, durations seconds, utilisation 0 to 100; a number not known is null.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NotRequired, TypedDict
+
+
+class JobState(StrEnum):
+    """Where a job is. Waiting, then live, then settled."""
+
+    QUEUED = "queued"
+    HELD = "held"
+    STARTING = "starting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    SKIPPED = "skipped"
+
+
+#: Not started: in the queue, or kept out of it by its owner.
+WAITING = frozenset({JobState.QUEUED, JobState.HELD})
+#: A job holds its cards exactly while it is in one of these.
+LIVE = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
+#: Over; such a state never changes.
+SETTLED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.TIMED_OUT, JobState.SKIPPED})
+
+
+class Code(StrEnum):
+    """Why a job is in its state."""
+
+    # waiting
+    NEEDS_JOBS = "needs_jobs"
+    BARRIER = "barrier"
+    PIPELINE_LIMIT = "pipeline_limit"
+    RUNNING_LIMIT = "running_limit"
+    NO_FREE_GPU = "no_free_gpu"
+    NO_GPU_MEMORY = "no_gpu_memory"
+    FOREIGN_GPU_USE = "foreign_gpu_use"
+    NO_CPUS = "no_cpus"
+    NO_MEMORY = "no_memory"
+    QUOTA = "quota"
+    BEGIN_TIME = "begin_time"
+    RETRY_DELAY = "retry_delay"
+    BEHIND_RESERVATION = "behind_reservation"
+    HELD = "held"
+    PULLING_IMAGE = "pulling_image"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
+    INVENTORY_STALE = "inventory_stale"
+    PAUSED = "paused"
+    LOW_DISK = "low_disk"
+    STARTING_SOON = "starting_soon"
+    # live
+    LAUNCHING = "launching"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    UNKNOWN = "unknown"
+    STUCK = "stuck"
+    # over
+    OK = "ok"
+    EXIT_CODE = "exit_code"
+    SIGNAL = "signal"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIME_LIMIT = "time_limit"
+    CANCELLED_BY = "cancelled_by"
+    NEED_FAILED = "need_failed"
+    LAUNCH_FAILED = "launch_failed"
+    GPU_LOST = "gpu_lost"
+    CONTAINER_LOST = "container_lost"
+    SUPERVISOR_LOST = "supervisor_lost"
+    MACHINE_RESTARTED = "machine_restarted"
+    PREEMPTED = "preempted"
+
+
+class ReasonView(TypedDict):
+    """Why, as a code for programs and a sentence for people."""
+
+    code: str
+    text: str
+
+
+class JobView(TypedDict):
+    """One job as `status`, the events and `GET /v1/jobs` show it."""
+
+    id: int
+    name: str
+    pipeline: str
+    user: str
+    uid: int
+    state: str
+    reason: ReasonView
+    priority: int
+    run_in: str
+    num_gpus: int
+    gpus: list[str]
+    attempt: int
+    exit_code: int | None
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    expected_start: float | None
+
+
+class AttemptView(TypedDict):
+    """One try at a job."""
+
+    attempt: int
+    state: str
+    reason: ReasonView
+    exit_code: int | None
+    gpus: list[str]
+    started_at: float | None
+    finished_at: float | None
+
+
+class EventView(TypedDict):
+    """One thing that happened to a job."""
+
+    id: int
+    at: float
+    type: str
+
+
+class JobDetailView(JobView):
+    """Everything known of one job. ``spec`` holds the job's keys; ``env`` only for its owner and operators."""
+
+    spec: dict[str, Any]
+    attempts: list[AttemptView]
+    events: list[EventView]
+    pipeline_name: NotRequired[str]
+    cwd: NotRequired[str]
+    logs: NotRequired[dict[str, str]]
+
+
+class GpuView(TypedDict):
+    """One card. ``state`` is the first that applies of lost, drained, reserved, shared, foreign, free."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_total: int | None
+    memory_used: int | None
+    utilization: int | None
+    state: str
+    jobs: list[int]
+    foreign_pids: list[int]
+    power: NotRequired[float | None]
+    temperature: NotRequired[int | None]
+    compute_capability: NotRequired[str | None]
+    reason: NotRequired[str]
+
+
+class DaemonView(TypedDict):
+    """Who answers."""
+
+    version: str
+    pid: int
+    uptime: float
+    engine: str
+    paused: NotRequired[str | None]
+    notice: NotRequired[str]
+
+
+class StatusView(TypedDict):
+    """What `status --json` prints."""
+
+    daemon: DaemonView
+    gpus: list[GpuView]
+    jobs: list[JobView]
+    counts: NotRequired[dict[str, int]]

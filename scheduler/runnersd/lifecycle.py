@@ -1,0 +1,237 @@
+"""How a job moves. Every transition is in TRANSITIONS; nothing moves a job another way.
+
+Events are news about one attempt, in the past tense. :func:`apply` is the only function that makes a job of another
+state; the store calls it and writes what it returns. :func:`verdict` turns the end of an attempt into the event its
+job takes, which is where retries are decided.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+from dataclasses import dataclass, replace
+
+from runners.api import Code, JobState
+from runners.errors import IllegalTransition
+from runners.spec import JobSpec
+from runnersd.model import GpuId, Job, JobId, Outcome, Reason
+
+S = JobState
+
+#: `retries` applies to these ends and to no others.
+RETRIED = frozenset(
+    {
+        Code.EXIT_CODE,
+        Code.SIGNAL,
+        Code.OUT_OF_MEMORY,
+        Code.GPU_LOST,
+        Code.CONTAINER_LOST,
+        Code.SUPERVISOR_LOST,
+        Code.MACHINE_RESTARTED,
+    }
+)
+#: A retry's delay doubles up to this many seconds.
+MAX_RETRY_DELAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to one attempt of a job."""
+
+    job: JobId
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved(Event):
+    """The job was given its cards, before anything is launched. ``attempt`` is the new one."""
+
+    gpus: tuple[GpuId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """Its processes run since ``at`` (Unix seconds)."""
+
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping(Event):
+    """It has to end, and ``reason`` says why; the effect comes after."""
+
+    reason: Reason
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The attempt is over and so is its job. ``exit_code`` is the process's own, where there was one."""
+
+    reason: Reason
+    exit_code: int | None = None
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded(Ended):
+    """It exited 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed(Ended):
+    """It did not, and there is no attempt left."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut(Ended):
+    """It was stopped at its time limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled(Ended):
+    """Somebody stopped it, or took it out of the queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped(Ended):
+    """What it waited for did not end well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued(Event):
+    """The attempt is over, and the job will be tried again, not before ``not_before`` (Unix seconds)."""
+
+    reason: Reason
+    exit_code: int | None = None
+    at: float = 0.0
+    not_before: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held(Event):
+    """Its owner keeps it from starting."""
+
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Released(Event):
+    """It may start again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revised(Event):
+    """What was asked for has changed: a queued job's keys, or a live one's time limit, name and priority."""
+
+    spec: JobSpec
+    not_before: float | None = None
+
+
+TRANSITIONS: dict[tuple[JobState, type[Event]], JobState] = {
+    (S.QUEUED, Reserved): S.STARTING,
+    (S.QUEUED, Held): S.HELD,
+    (S.QUEUED, Cancelled): S.CANCELLED,
+    (S.QUEUED, Skipped): S.SKIPPED,
+    (S.QUEUED, Revised): S.QUEUED,
+    (S.HELD, Released): S.QUEUED,
+    (S.HELD, Cancelled): S.CANCELLED,
+    (S.HELD, Skipped): S.SKIPPED,
+    (S.HELD, Revised): S.HELD,
+    (S.STARTING, Started): S.RUNNING,
+    (S.STARTING, Stopping): S.STOPPING,
+    (S.STARTING, Succeeded): S.SUCCEEDED,
+    (S.STARTING, Failed): S.FAILED,
+    (S.STARTING, Requeued): S.QUEUED,
+    (S.STARTING, Revised): S.STARTING,
+    (S.RUNNING, Stopping): S.STOPPING,
+    (S.RUNNING, Succeeded): S.SUCCEEDED,
+    (S.RUNNING, Failed): S.FAILED,
+    (S.RUNNING, Requeued): S.QUEUED,
+    (S.RUNNING, Revised): S.RUNNING,
+    (S.STOPPING, Stopping): S.STOPPING,
+    (S.STOPPING, Cancelled): S.CANCELLED,
+    (S.STOPPING, TimedOut): S.TIMED_OUT,
+    (S.STOPPING, Failed): S.FAILED,
+    (S.STOPPING, Requeued): S.QUEUED,
+    (S.STOPPING, Revised): S.STOPPING,
+}
+
+
+def apply(job: Job, event: Event) -> Job:
+    """The job after the event.
+
+    Raises:
+        IllegalTransition: the event does not fit the job's state, or speaks of another attempt.
+    """
+    state = TRANSITIONS.get((job.state, type(event)))
+    current = job.attempt + 1 if isinstance(event, Reserved) else job.attempt
+    if state is None or event.attempt != current:
+        raise IllegalTransition(
+            f"cannot take {type(event).__name__} of attempt {event.attempt}: "
+            f"job {job.id} is {job.state} on attempt {job.attempt}"
+        )
+    match event:
+        case Reserved(gpus=gpus):
+            return replace(
+                job, state=state, attempt=event.attempt, gpus=gpus, reason=None, exit_code=None,
+                started_at=None, finished_at=None, not_before=None,
+            )  # fmt: skip
+        case Started(at=at):
+            return replace(job, state=state, started_at=at)
+        case Stopping(reason=reason, at=at):
+            # The first reason to stop stays: a cancel that comes while a time limit is being enforced changes nothing.
+            return replace(job, state=state, reason=job.reason or reason, stopping_at=job.stopping_at or at)
+        case Ended(reason=reason, exit_code=code, at=at):
+            return replace(job, state=state, gpus=(), reason=reason, exit_code=code, finished_at=at, stopping_at=None)
+        case Requeued(reason=reason, exit_code=code, not_before=not_before):
+            counted = 0 if reason.code is Code.PREEMPTED else 1
+            return replace(
+                job, state=state, gpus=(), reason=None, exit_code=code, started_at=None, finished_at=None,
+                not_before=not_before, failures=job.failures + counted, stopping_at=None,
+            )  # fmt: skip
+        case Held(reason=reason):
+            return replace(job, state=state, reason=reason)
+        case Released():
+            return replace(job, state=state, reason=None)
+        case Revised(spec=spec, not_before=not_before):
+            return replace(job, state=state, spec=spec, not_before=not_before)
+    raise TypeError(f"cannot apply {type(event).__name__}: no rule says what it changes")
+
+
+def verdict(job: Job, outcome: Outcome, now: float) -> Event:
+    """What the end of a live job's attempt means for the job: over, or another attempt.
+
+    ``now`` (Unix seconds) dates an end that nobody saw.
+    """
+    at = outcome.finished_at if outcome.finished_at is not None else now
+    code = outcome.exit_code
+    if job.state is S.STOPPING and job.reason is not None:
+        cause = job.reason
+        if cause.code is Code.TIME_LIMIT:
+            return TimedOut(job.id, job.attempt, cause, code, at)
+        if cause.code is Code.PREEMPTED:
+            return Requeued(job.id, job.attempt, cause, code, at, None)
+        if cause.code not in RETRIED:
+            return Cancelled(job.id, job.attempt, cause, code, at)
+        reason = cause
+    else:
+        reason = outcome.failure or exit_reason(code, outcome.signal)
+    if reason.code is Code.OK:
+        return Succeeded(job.id, job.attempt, reason, code, at)
+    if reason.code in RETRIED and job.failures < job.spec.retries:
+        delay = min(job.spec.retry_delay * 2**job.failures, MAX_RETRY_DELAY)
+        return Requeued(job.id, job.attempt, reason, code, at, at + delay)
+    return Failed(job.id, job.attempt, reason, code, at)
+
+
+def exit_reason(code: int | None, signal: int | None) -> Reason:
+    """A process's end as a reason."""
+    if code == 0:
+        return Reason(Code.OK, "ended well")
+    if signal:
+        try:
+            name = signals.Signals(signal).name
+        except ValueError:
+            name = f"signal {signal}"
+        return Reason(Code.SIGNAL, f"killed by {name} ({signal})")
+    return Reason(Code.EXIT_CODE, f"exited with code {code}")

@@ -1,0 +1,70 @@
+"""What the daemon asks of the outside world. The modules beside this one answer; none of them knows another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from runnersd.model import CardOwner, GpuId, Inventory, Launch, Outcome, RunName
+
+
+class LaunchFailed(Exception):
+    """The attempt could not be started. The message is for the person who submitted it."""
+
+
+class Gpus(Protocol):
+    """Sees the cards."""
+
+    async def observe(self) -> Inventory:
+        """The cards as they are now. Never raises for a driver's sake: a silent driver gives a stale inventory."""
+
+    async def close(self) -> None:
+        """Let go of the driver."""
+
+
+class Cards(Protocol):
+    """Owns the cards across daemons. A card has one owner; only the owner's daemon may reserve it."""
+
+    def claim(self, uuids: Sequence[GpuId]) -> dict[GpuId, CardOwner | None]:
+        """Try to own every card; for each, None when it is ours now, else who has it. May be repeated."""
+
+    def descriptors(self, uuids: Sequence[GpuId]) -> list[int]:
+        """The open locks of cards that are ours, for a supervisor to keep while its job lives."""
+
+    def close(self) -> None:
+        """Let go of every card that no job of ours keeps."""
+
+
+class Launcher(Protocol):
+    """Runs attempts by name. The name, not the daemon, is what an attempt belongs to:
+    every call may be repeated, and may come from a daemon that did not make the one before."""
+
+    async def launch(self, launch: Launch) -> float:
+        """Have the attempt run, once; launching a name again changes nothing. Returns when it started (Unix seconds).
+
+        Raises:
+            LaunchFailed: it never ran and never will.
+        """
+
+    async def wait(self, run: RunName) -> Outcome:
+        """How it ended, as soon as every process of it is gone."""
+
+    async def stop(self, run: RunName, *, at_once: bool = False) -> None:
+        """Ask it to end: its stop signal, then SIGKILL to all of it after its grace (now, if ``at_once``).
+        Returns when that is asked for, not when it has ended. Nothing happens to an attempt that is over."""
+
+    async def signal(self, run: RunName, number: int) -> None:
+        """Pass a signal on to the attempt's process group. Nothing happens to an attempt that is over."""
+
+    async def forget(self, run: RunName) -> None:
+        """Clean up after an attempt whose end has been recorded. Its logs stay."""
+
+    def supervisor(self, run: RunName) -> int | None:
+        """The pid above all of a live attempt's processes, where there is one."""
+
+    def logs(self, run: RunName) -> tuple[Path, Path]:
+        """Where its stdout and stderr are; a file that does not exist is an empty one."""
+
+    async def close(self) -> None:
+        """Stop watching. Jobs keep running: the next daemon takes them back."""

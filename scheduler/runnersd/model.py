@@ -1,0 +1,198 @@
+"""The things the daemon reasons about. Values only: nothing here acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from runners.api import LIVE, SETTLED, Code, JobState
+from runners.spec import Barrier, JobSpec
+
+GpuId = str
+JobId = int
+PipelineId = int
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a job is in its state: a code for programs, a sentence for people."""
+
+    code: Code
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """A process that NVML sees on a card. ``ancestors`` are the pids above it, nearest first, as /proc told."""
+
+    pid: int
+    kind: Literal["compute", "graphics"]
+    memory: int | None
+    name: str = ""
+    uid: int | None = None
+    ancestors: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CardOwner:
+    """The other daemon that holds a card's lock; a field is None where it could not be read."""
+
+    user: str | None
+    pid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One device, as just seen. Memory in bytes, power in watts, temperature in Celsius; None is "not known"."""
+
+    uuid: GpuId
+    index: int
+    name: str = ""
+    memory_total: int | None = None
+    memory_used: int | None = None
+    utilization: int | None = None
+    power: float | None = None
+    temperature: int | None = None
+    compute_capability: str | None = None
+    pci_bus: str = ""
+    parent: GpuId | None = None  #: the card a MIG device is a part of
+    processes: tuple[GpuProcess, ...] = ()
+    lost: bool = False
+    owner: CardOwner | None = None  #: another daemon, when its lock is not ours
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The devices as just seen, in PCI order. ``stale`` means the driver did not answer this time.
+
+    ``problem`` is a sentence for people when there is something to say (no driver, a driver that hangs).
+    """
+
+    gpus: tuple[Gpu, ...] = ()
+    stale: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPolicy:
+    """What counts as somebody else's use of a card."""
+
+    min_graphics_memory: int = 1 << 30
+    ignore: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """Who a pipeline belongs to: read from the kernel, never from the request."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A submitted pipeline without its jobs. Its environment stays in the store."""
+
+    id: PipelineId
+    name: str
+    submitter: Submitter
+    cwd: str
+    umask: int
+    num_jobs: int
+    submitted_at: float
+    size: int  #: how many jobs it has
+    barriers: tuple[Barrier, ...] = ()
+    items: tuple[str, ...] = ()
+    after: tuple[JobId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One command, wanted once. Times are Unix seconds."""
+
+    id: JobId
+    pipeline: Pipeline
+    position: int  #: in its pipeline's file, from 0
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    attempt: int = 0
+    gpus: tuple[GpuId, ...] = ()
+    reason: Reason | None = None  #: None while it waits: then `explain` says why
+    exit_code: int | None = None
+    submitted_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    not_before: float | None = None  #: begin time, or the end of a retry's delay
+    failures: int = 0  #: attempts that counted against `retries`
+    stopping_at: float | None = None  #: since when it has had to end
+
+    @property
+    def live(self) -> bool:
+        """Whether it holds its cards: starting, running or stopping."""
+        return self.state in LIVE
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is over for good."""
+        return self.state in SETTLED
+
+    @property
+    def priority(self) -> int:
+        """-100 to 100; higher goes first."""
+        return self.spec.priority
+
+    @property
+    def tolerated(self) -> bool:
+        """Whether what waits for it may go on: it succeeded, or it may fail."""
+        return self.state is JobState.SUCCEEDED or (self.settled and self.spec.allow_failure)
+
+
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """Names one attempt to the outside world, so that another daemon can find it again."""
+
+    database: str  #: the state directory's own id
+    job: JobId
+    attempt: int
+
+    def __str__(self) -> str:
+        return f"runners-{self.database}-{self.job}-{self.attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended, as its supervisor recorded it. ``exit_code`` is the process's own, 128+n for signal n.
+
+    ``failure`` is set when nothing ran (``launch_failed``), or when the end was not seen (``supervisor_lost``,
+    ``machine_restarted``); then ``exit_code`` may be None. ``peak_memory`` is bytes.
+    """
+
+    exit_code: int | None
+    signal: int | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    failure: Reason | None = None
+    peak_memory: int | None = None
+    truncated: bool = False  #: output passed `log_max`
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Everything a launcher needs to run one attempt; nothing in it is looked up again.
+
+    ``argv`` is exec'ed as it is. ``environment`` is complete (nothing is inherited). ``submitter`` is None when the
+    daemon runs as a user and everything runs as that user.
+    """
+
+    run: RunName
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    cwd: str
+    umask: int
+    submitter: Submitter | None
+    gpus: tuple[GpuId, ...]
+    grace: float
+    log_max: int
