@@ -1,0 +1,74 @@
+"""Why a job is where it is. Pure and total: every job gets a sentence, and every queued one a true one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from runners.api import Code, JobState
+from runnersd.model import Job, Reason
+from runnersd.planner import Plan, World
+from runnersd.snapshot import shape_of
+
+#: Seconds past a stopped job's grace after which it is called stuck.
+STUCK_AFTER = 15.0
+
+
+def explain(job: Job, world: World, plan: Plan, now: float) -> Reason:
+    """The job's reason. ``plan`` is the last one made of ``world``; ``now`` in Unix seconds."""
+    match job.state:
+        case JobState.STARTING:
+            return Reason(Code.LAUNCHING, f"being launched{_on_cards(job)}")
+        case JobState.RUNNING:
+            return Reason(Code.RUNNING, f"runs{_on_cards(job)}")
+        case JobState.STOPPING:
+            return _stopping(job, now)
+        case JobState.QUEUED:
+            return _waiting(job, world, plan, now)
+    return job.reason or Reason(Code.OK, "ended")
+
+
+def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
+    progress = world.snapshot.progress[job.pipeline.id]
+    if job.id in world.snapshot.doomed:
+        return progress.failed_need(job)
+    if world.paused is not None:
+        return Reason(Code.PAUSED, f"nothing new starts while the queue is paused: {world.paused or 'no reason given'}")
+    if job.not_before is not None and job.not_before > now:
+        if job.failures:
+            return Reason(
+                Code.RETRY_DELAY, f"attempt {job.attempt} failed; the next starts after {_clock(job.not_before)}"
+            )
+        return Reason(Code.BEGIN_TIME, f"not before {_clock(job.not_before)}")
+    needs = progress.why(job.position)
+    if needs is not None:
+        return needs
+    if world.low_disk is not None:
+        return Reason(Code.LOW_DISK, world.low_disk)
+    if not progress.below_limit:
+        return Reason(
+            Code.PIPELINE_LIMIT, f"{progress.live} jobs of this pipeline run, its num_jobs is {job.pipeline.num_jobs}"
+        )
+    blocked = plan.blocked.get(shape_of(job))
+    if blocked is not None:
+        return blocked
+    return Reason(Code.STARTING_SOON, "ready; starts when the jobs before it in the queue have been looked at")
+
+
+def _stopping(job: Job, now: float) -> Reason:
+    cause = job.reason.text if job.reason is not None else "asked to stop"
+    late = now - (job.stopping_at or now) - job.spec.grace
+    if late > STUCK_AFTER:
+        return Reason(
+            Code.STUCK, f"{cause}; its processes do not die ({late:.0f} s past their grace), its cards stay held"
+        )
+    return Reason(Code.STOPPING, f"stopping: {cause}")
+
+
+def _on_cards(job: Job) -> str:
+    if not job.gpus:
+        return ""
+    return f" on {len(job.gpus)} card{'s' if len(job.gpus) > 1 else ''}"
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")

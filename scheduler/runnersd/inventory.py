@@ -1,0 +1,87 @@
+"""What the inventory means: who is on a card, what state that puts it in, and which card a text names. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from runners.errors import NotFound
+from runners.spec import JobSpec
+from runnersd.model import ForeignPolicy, Gpu, GpuProcess, Inventory, Job
+
+CardState = Literal["lost", "drained", "reserved", "shared", "foreign", "free"]
+
+
+def foreign_processes(gpu: Gpu, supervisors: AbstractSet[int], policy: ForeignPolicy) -> tuple[GpuProcess, ...]:
+    """The processes on a card that make it `foreign`.
+
+    ``supervisors`` are the pids of the supervisors of the jobs that hold *this* card: what descends from one is the
+    card's own, and a process of a job that holds another card is foreign here. The inventory is older than the jobs:
+    the supervisors of jobs that left the card since it was seen belong in the set too.
+    """
+    return tuple(
+        process
+        for process in gpu.processes
+        if process.name not in policy.ignore
+        and process.pid not in supervisors
+        and supervisors.isdisjoint(process.ancestors)
+        and (process.kind == "compute" or (process.memory or 0) >= policy.min_graphics_memory)
+    )
+
+
+def card_state(gpu: Gpu, holders: Sequence[Job], *, drained: bool, foreign: bool) -> CardState:
+    """A card's state: the first that applies. ``holders`` are the live jobs that hold it, ``foreign`` whether
+    :func:`foreign_processes` found any."""
+    if gpu.lost:
+        return "lost"
+    if drained:
+        return "drained"
+    if holders:
+        return "shared" if all(job.spec.gpu_shared for job in holders) else "reserved"
+    if foreign or gpu.owner is not None:
+        return "foreign"
+    return "free"
+
+
+def find_gpu(inventory: Inventory, text: str) -> Gpu:
+    """The card that a person means: its index, its UUID, or a beginning of the UUID that no other card shares.
+
+    Raises:
+        NotFound: no card, or more than one.
+    """
+    if text.isascii() and text.isdigit():
+        found = [gpu for gpu in inventory.gpus if gpu.index == int(text)]
+    else:
+        found = [gpu for gpu in inventory.gpus if gpu.uuid == text]
+        found = found or [gpu for gpu in inventory.gpus if text and gpu.uuid.lower().startswith(text.lower())]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise NotFound(f"cannot tell which card {text!r} is: {', '.join(gpu.uuid for gpu in found)} begin so")
+    if not inventory.gpus:
+        raise NotFound(f"cannot find card {text!r}: this machine has none")
+    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in inventory.gpus)
+    raise NotFound(f"cannot find card {text!r}: there are {known}")
+
+
+def matches_model(gpu: Gpu, pattern: str) -> bool:
+    """Whether a card's name is what a job's ``gpu_model`` asks for: a glob on the whole name, upper case or lower."""
+    return fnmatchcase(gpu.name.lower(), pattern.lower())
+
+
+def matches(gpu: Gpu, spec: JobSpec) -> bool:
+    """Whether the card is one that the job could use if nobody else did: named by it, of its model, large enough.
+
+    A card whose memory is not known (it shares the machine's) is taken to be large enough.
+    """
+    if spec.gpus and not any(_named(gpu, name) for name in spec.gpus):
+        return False
+    if spec.gpu_model is not None and not matches_model(gpu, spec.gpu_model):
+        return False
+    return spec.gpu_memory is None or gpu.memory_total is None or gpu.memory_total >= spec.gpu_memory
+
+
+def _named(gpu: Gpu, name: str) -> bool:
+    return gpu.index == int(name) if name.isascii() and name.isdigit() else gpu.uuid.lower() == name.lower()

@@ -1,0 +1,86 @@
+"""The shapes of `runners.api` made from the daemon's values. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from runners.api import GpuView, JobDetailView, JobView
+from runnersd.inventory import card_state, foreign_processes
+from runnersd.model import Gpu, Job, Reason
+from runnersd.planner import World, supervisors_on
+
+
+def job_view(job: Job, reason: Reason, expected_start: float | None = None) -> JobView:
+    """The status object of a job."""
+    submitter = job.pipeline.submitter
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "pipeline": f"p{job.pipeline.id}",
+        "user": submitter.user,
+        "uid": submitter.uid,
+        "state": job.state.value,
+        "reason": {"code": reason.code.value, "text": reason.text},
+        "priority": job.spec.priority,
+        "run_in": job.spec.run_in,
+        "num_gpus": job.spec.num_gpus,
+        "gpus": list(job.gpus),
+        "attempt": job.attempt,
+        "exit_code": job.exit_code,
+        "submitted_at": job.submitted_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "expected_start": expected_start,
+    }
+
+
+def detail_view(
+    job: Job, view: JobView, attempts: Iterable[Any], events: Iterable[Any], private: bool
+) -> JobDetailView:
+    """Everything known of a job. Without ``private`` its environment is left out."""
+    spec = job.spec.to_json()
+    if not private:
+        spec.pop("env", None)
+    detail: JobDetailView = {
+        **view,
+        "spec": spec,
+        "attempts": list(attempts),
+        "events": list(events),
+        "pipeline_name": job.pipeline.name,
+        "cwd": job.spec.workdir or job.pipeline.cwd,
+    }
+    return detail
+
+
+def gpu_view(gpu: Gpu, world: World) -> GpuView:
+    """The status object of a card."""
+    holders = world.snapshot.holders.get(gpu.uuid, {})
+    foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
+    state = card_state(gpu, list(holders.values()), drained=gpu.uuid in world.drained, foreign=bool(foreign))
+    view: GpuView = {
+        "index": gpu.index,
+        "uuid": gpu.uuid,
+        "name": gpu.name,
+        "memory_total": gpu.memory_total,
+        "memory_used": gpu.memory_used,
+        "utilization": gpu.utilization,
+        "state": state,
+        "jobs": sorted(holders),
+        "foreign_pids": [process.pid for process in foreign],
+        "power": gpu.power,
+        "temperature": gpu.temperature,
+        "compute_capability": gpu.compute_capability,
+    }
+    if gpu.uuid in world.drained:
+        view["reason"] = f"drained: {world.drained[gpu.uuid] or 'no reason given'}"
+    elif gpu.owner is not None:
+        view["reason"] = (
+            f"belongs to another daemon: user {gpu.owner.user or 'unknown'}, pid {gpu.owner.pid or 'unknown'}"
+        )
+    elif foreign:
+        first = foreign[0]
+        view["reason"] = (
+            f"used by {first.name or 'a process'} (pid {first.pid}, uid {first.uid if first.uid is not None else '?'})"
+        )
+    return view
