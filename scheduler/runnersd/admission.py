@@ -1,0 +1,137 @@
+"""Whether a submission can be taken in at all: what could never run is refused now, not left to wait for ever. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from runners.errors import InvalidPipeline, NotAllowed, Problem, QuotaExceeded, TooLarge
+from runners.pipeline.quantities import format_duration, format_size
+from runners.spec import JobSpec, PipelineSpec, Submission, groups
+from runnersd.inventory import matches
+from runnersd.model import Inventory
+
+#: Need groups may name this many jobs in all; past it their bookkeeping would stall the daemon.
+MAX_NEED_PAIRS = 2_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What this machine and its administrator allow. Durations in seconds, sizes in bytes."""
+
+    cpus: float
+    memory: int
+    max_queued: int = 100_000
+    max_per_pipeline: int = 20_000
+    time_limit: float | None = None
+    max_time_limit: float | None = None
+    log_max: int = 1 << 30
+
+
+def admit(
+    submissions: Sequence[Submission], inventory: Inventory, limits: Limits, *, queued: int, operator: bool
+) -> list[Submission]:
+    """The submissions with the daemon's defaults filled in. All or none.
+
+    Raises:
+        InvalidPipeline: a job asks for what this machine does not have, with every such problem.
+        NotAllowed: a priority above 0, by somebody who is not an operator.
+        QuotaExceeded: the queue is full.
+        TooLarge: one pipeline is over the limit.
+    """
+    problems: list[Problem] = []
+    total = 0
+    for submission in submissions:
+        jobs = submission.pipeline.jobs
+        total += len(jobs)
+        if len(jobs) > limits.max_per_pipeline:
+            raise TooLarge(
+                f"cannot submit {submission.pipeline.name}: it has {len(jobs)} jobs, "
+                f"a pipeline may have {limits.max_per_pipeline} (jobs.max_per_pipeline); split the file"
+            )
+        _check_needs(submission.pipeline)
+        for number, spec in enumerate(jobs):
+            if spec.priority > 0 and not operator:
+                raise NotAllowed(
+                    f"cannot give {spec.name} the priority {spec.priority}: above 0 needs an operator; ask one, or use 0"
+                )
+            problems += _problems(spec, f"jobs[{number}]", inventory, limits)
+    if problems:
+        raise InvalidPipeline("cannot submit: this machine could never run it", problems)
+    if queued + total > limits.max_queued:
+        raise QuotaExceeded(
+            f"cannot queue {total} more jobs: {queued} wait and the queue holds {limits.max_queued} (jobs.max_queued); "
+            "wait until some have ended"
+        )
+    return [replace(one, pipeline=_with_defaults(one.pipeline, limits)) for one in submissions]
+
+
+def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) -> list[Problem]:
+    found: list[Problem] = []
+
+    def say(key: str, message: str) -> None:
+        found.append(Problem(f"{path}.{key}", f"{spec.name}: {message}"))
+
+    if spec.run_in == "container":
+        say("run_in", "this daemon has no container engine; use `run_in: host`")
+    if spec.num_gpus:
+        _check_cards(spec, inventory, say)
+    if spec.cpus is not None and spec.cpus > limits.cpus:
+        say("cpus", f"asks for {spec.cpus:g} CPUs, this machine has {limits.cpus:g}")
+    if spec.memory is not None and spec.memory > limits.memory:
+        say("memory", f"asks for {format_size(spec.memory)}, this machine has {format_size(limits.memory)}")
+    longest = limits.max_time_limit
+    if longest is not None and spec.time_limit is not None and spec.time_limit > longest:
+        say(
+            "time_limit",
+            f"asks for {format_duration(spec.time_limit)}, at most {format_duration(longest)} is allowed here",
+        )
+    return found
+
+
+def _check_cards(spec: JobSpec, inventory: Inventory, say: Callable[[str, str], None]) -> None:
+    if len(inventory.gpus) < spec.num_gpus:
+        why = f" ({inventory.problem})" if inventory.problem and not inventory.gpus else ""
+        say("num_gpus", f"asks for {_cards(spec.num_gpus)}, this machine has {len(inventory.gpus)}{why}")
+        return
+    fitting = [gpu for gpu in inventory.gpus if matches(gpu, spec)]
+    if len(fitting) < spec.num_gpus:
+        key = "gpus" if spec.gpus else "gpu_model" if spec.gpu_model else "gpu_memory"
+        wish = {
+            "gpus": f"the cards {', '.join(spec.gpus)}",
+            "gpu_model": f"cards named like {spec.gpu_model}",
+            "gpu_memory": f"cards with {format_size(spec.gpu_memory or 0)}",
+        }[key]
+        have = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in inventory.gpus[:8])
+        say(key, f"asks for {spec.num_gpus} of {wish}; this machine has {len(fitting)} such (it has {have})")
+
+
+def _check_needs(pipeline: PipelineSpec) -> None:
+    named: dict[str, list[int]] = {}
+    pairs = 0
+    seen: set[tuple[str, str]] = set()
+    for position, spec in enumerate(pipeline.jobs):
+        for need in spec.needs:
+            if need.job == "all":
+                pairs += position
+            elif (need.job, need.on) not in seen:
+                seen.add((need.job, need.on))
+                named = named or groups([job.name for job in pipeline.jobs], pipeline.items)
+                pairs += len(named.get(need.job, ()))
+    if pairs > MAX_NEED_PAIRS:
+        raise TooLarge(
+            f"cannot submit {pipeline.name}: its needs name {pairs} jobs in all, {MAX_NEED_PAIRS} may be named; "
+            "use `blocking: true` where everything below waits"
+        )
+
+
+def _with_defaults(pipeline: PipelineSpec, limits: Limits) -> PipelineSpec:
+    default = limits.time_limit if limits.time_limit is not None else limits.max_time_limit
+    if default is None:
+        return pipeline
+    jobs = tuple(replace(job, time_limit=default) if job.time_limit is None else job for job in pipeline.jobs)
+    return replace(pipeline, jobs=jobs)
+
+
+def _cards(count: int) -> str:
+    return "1 card" if count == 1 else f"{count} cards"

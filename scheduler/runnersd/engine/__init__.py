@@ -1,0 +1,5 @@
+"""The one loop: look at the world, plan, record, act. `Engine` is its door."""
+
+from runnersd.engine.engine import Engine, Machine
+
+__all__ = ["Engine", "Machine"]

@@ -1,0 +1,177 @@
+"""Sees each live attempt through: launch it, wait for its end, record that. The record always comes before the act.
+
+An attempt belongs to its run name, not to this process: everything here may be repeated by another daemon, and after
+a restart it is (`adopt`). Nothing here decides; what the end of an attempt means is `lifecycle.verdict`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from runners.api import Code, JobState
+from runners.errors import Unavailable
+from runnersd import lifecycle
+from runnersd.config import Config
+from runnersd.environment import host_argv, host_environment
+from runnersd.machine import Launcher, LaunchFailed
+from runnersd.model import Inventory, Job, JobId, Launch, Outcome, Reason, RunName
+from runnersd.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Attempts:
+    """One task for every live attempt. ``wake`` asks the loop for another turn."""
+
+    def __init__(
+        self,
+        store: Store,
+        launcher: Launcher,
+        clock: Callable[[], float],
+        wake: Callable[[], None],
+        *,
+        change_user: bool,
+    ) -> None:
+        self._store, self._launcher, self._clock, self._wake = store, launcher, clock, wake
+        self._change_user = change_user
+        self._tasks: dict[JobId, asyncio.Task[None]] = {}
+        self.config: Config | None = None
+        self.inventory = Inventory()
+        self.supervisors: dict[JobId, int] = {}
+        self.ended: set[int] = set()  #: supervisors that have ended; the engine forgets them once cards are seen anew
+
+    def run_name(self, job: Job, attempt: int | None = None) -> RunName:
+        """What the outside world calls the job's attempt (its current one unless said)."""
+        return RunName(self._store.database, job.id, attempt or job.attempt)
+
+    def begin(self, job: Job) -> None:
+        """See a freshly reserved attempt through."""
+        self._watch(job.id, self._launch_and_see_out(job))
+
+    def adopt(self, job: Job, *, rebooted: bool) -> None:
+        """Take over an attempt that an earlier daemon left off, at its last step."""
+        if job.state is JobState.STARTING and not rebooted:
+            self._watch(job.id, self._launch_and_see_out(job))
+        else:
+            self._watch(job.id, self._see_out(job, rebooted=rebooted))
+
+    def stop(self, job: Job, *, at_once: bool = False) -> None:
+        """Have a live job's attempt end, once its record says so on disk."""
+        self._watch(-job.id, self._stop(job, at_once))
+
+    async def signal(self, job: Job, number: int) -> None:
+        """Pass a signal on to a live job."""
+        await self._launcher.signal(self.run_name(job), number)
+
+    async def close(self) -> None:
+        """Stop watching. Jobs keep running."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+        self.supervisors.clear()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _launch_and_see_out(self, job: Job) -> None:
+        run = self.run_name(job)
+        await self._store.committed()
+        current = self._store.snapshot.jobs[job.id]
+        if current.state is JobState.STOPPING:
+            await self._launcher.stop(run)
+        else:
+            try:
+                started = await self._launcher.launch(await self._launch(job, run))
+            except LaunchFailed as failure:
+                self._end(job, Outcome(None, failure=Reason(Code.LAUNCH_FAILED, str(failure))))
+                await self._forget(run)
+                return
+            if self._store.snapshot.jobs[job.id].state is JobState.STARTING:
+                self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
+        await self._see_out(job)
+
+    async def _see_out(self, job: Job, *, rebooted: bool = False) -> None:
+        run = self.run_name(job)
+        pid = self._launcher.supervisor(run)
+        if pid is not None:
+            self.supervisors[job.id] = pid
+        current = self._store.snapshot.jobs[job.id]
+        if current.state is JobState.STOPPING or (rebooted and current.state is JobState.STARTING):
+            await self._launcher.stop(run)
+        outcome = await self._launcher.wait(run)
+        if rebooted and outcome.failure is not None:
+            outcome = replace(outcome, failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"))
+        self._end(job, outcome)
+        await self._forget(run)
+
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        pid = self.supervisors.pop(job.id, None)
+        if pid is not None:
+            self.ended.add(pid)
+        now = self._clock()
+        current = self._store.snapshot.jobs[job.id]
+        self._store.record(lifecycle.verdict(current, outcome, now), now)
+        self._wake()
+
+    async def _forget(self, run: RunName) -> None:
+        await self._store.committed()
+        await self._launcher.forget(run)
+
+    async def _stop(self, job: Job, at_once: bool) -> None:
+        await self._store.committed()
+        await self._launcher.stop(self.run_name(job), at_once=at_once)
+
+    async def _launch(self, job: Job, run: RunName) -> Launch:
+        assert self.config is not None, "the engine sets it before the first turn"
+        pipeline, spec = job.pipeline, job.spec
+        submitted = await self._store.environment(pipeline.id)
+        directories: Mapping[str, str | None] = {
+            "data": self.config.directories.data,
+            "cache": self.config.directories.cache,
+            "artifacts": self.config.directories.artifacts,
+            "nussl": self.config.directories.nussl,
+        }
+        return Launch(
+            run=run,
+            argv=host_argv(spec),
+            environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, directories),
+            cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
+            umask=pipeline.umask,
+            submitter=pipeline.submitter if self._change_user else None,
+            gpus=job.gpus,
+            grace=spec.grace,
+            log_max=self.config.jobs.log_max,
+        )
+
+    def _watch(self, key: JobId, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks[key] = task
+        task.add_done_callback(lambda done: self._done(key, done))
+
+    def _done(self, key: JobId, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(key) is task:
+            del self._tasks[key]
+        if task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, Unavailable):
+            log.warning("job %d: its attempt is looked at again once the store is back", abs(key))
+        elif error is not None:
+            log.error("job %d: seeing its attempt through failed", abs(key), exc_info=error)
+            self._lost_sight(key, error)
+
+    def _lost_sight(self, key: JobId, error: BaseException) -> None:
+        """A bug must not leave a job unwatched: its attempt is taken over again after a moment."""
+        job = self._store.snapshot.jobs.get(abs(key))
+        if job is not None and job.live and key > 0:
+            asyncio.get_running_loop().call_later(5.0, lambda: self._again(job.id))
+
+    def _again(self, id: JobId) -> None:
+        job = self._store.snapshot.jobs.get(id)
+        if job is not None and job.live and id not in self._tasks:
+            self.adopt(job, rebooted=False)

@@ -1,0 +1,307 @@
+"""The engine's door: what the server may ask of it. It reads freely, and changes jobs only by events.
+
+An answer to a client waits for the commit of what it says: every method here that changes something returns only when
+that is on disk, and raises `Unavailable` when it cannot be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from runners.api import WAITING, Code, GpuView, JobState, JobView
+from runners.errors import IllegalTransition, NotAllowed
+from runners.spec import PipelineSpec, Submission
+from runnersd import lifecycle
+from runnersd.admission import Limits, admit
+from runnersd.config import Config
+from runnersd.engine.attempts import Attempts
+from runnersd.engine.loop import EVERY, Loop, Machine
+from runnersd.engine.sight import Sight
+from runnersd.explain import explain
+from runnersd.inventory import find_gpu
+from runnersd.machine import Cards, Gpus, Launcher
+from runnersd.model import Job, JobId, Pipeline, Reason, Submitter
+from runnersd.revision import again, revise
+from runnersd.store import Store
+from runnersd.views import gpu_view, job_view
+
+log = logging.getLogger(__name__)
+
+Accepted = tuple[Pipeline, list[tuple[JobId, str]]]
+
+
+class Engine:
+    """Owns the loop and everything under it. One per daemon."""
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        gpus: Gpus,
+        cards: Cards,
+        launcher: Launcher,
+        *,
+        machine: Machine,
+        clock: Callable[[], float],
+        free_disk: Callable[[], int],
+        change_user: bool,
+    ) -> None:
+        self.store = store
+        self.clock = clock
+        self.started_at = clock()
+        self.stopping = asyncio.Event()  #: set when the daemon should end
+        self._gpus, self._cards, self._launcher = gpus, cards, launcher
+        self._attempts = Attempts(store, launcher, clock, self._wake, change_user=change_user)
+        self._loop = Loop(store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def config(self) -> Config:
+        """What is in force now."""
+        return self._loop.config
+
+    @property
+    def notice(self) -> str | None:
+        """What people should know about the cards, in a sentence; None when there is nothing to say."""
+        return self._loop.sight.inventory.problem
+
+    async def start(self) -> None:
+        """Look at the cards, take over what an earlier daemon left, and begin to turn."""
+        await self._loop.look()
+        self._loop.recover(rebooted=self._loop.machine.rebooted)
+        self._tasks = [
+            asyncio.create_task(self._loop.run(), name="loop"),
+            asyncio.create_task(self._loop.watch_cards(), name="cards"),
+        ]
+
+    async def failed(self) -> None:
+        """Returns never; raises what ended one of the engine's own tasks, which is a bug."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+    async def close(self) -> None:
+        """Stop turning and watching. Jobs keep running: the next daemon takes them back."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._attempts.close()
+        await self._launcher.close()
+        await self._gpus.close()
+        self._cards.close()
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration, live."""
+        self._loop.configure(config)
+
+    def heartbeat(self) -> bool:
+        """Whether the loop still turns; the watchdog is fed only then."""
+        return self.clock() - self._loop.last_turn < 4 * EVERY or not self.store.healthy
+
+    # -- looking -----------------------------------------------------------------------------------------------------
+
+    def explain(self, job: Job) -> Reason:
+        """Why the job is where it is."""
+        return explain(job, self._loop.world(), self._loop.plan, self.clock())
+
+    def view(self, job: Job) -> JobView:
+        """The job's status object."""
+        return job_view(job, self.explain(job))
+
+    def views(self, jobs: Sequence[Job]) -> list[JobView]:
+        """Status objects of many jobs, made of one look at the world."""
+        world, now = self._loop.world(), self.clock()
+        return [job_view(job, explain(job, world, self._loop.plan, now)) for job in jobs]
+
+    def gpus(self) -> list[GpuView]:
+        """The cards' status objects, in PCI order."""
+        world = self._loop.world()
+        return [gpu_view(gpu, world) for gpu in world.inventory.gpus]
+
+    def logs(self, job: Job, attempt: int) -> tuple[Path, Path]:
+        """Where the attempt's stdout and stderr are; a missing file is an empty one."""
+        return self._launcher.logs(self._attempts.run_name(job, attempt))
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        submissions: Sequence[Submission],
+        submitter: Submitter,
+        *,
+        key: str | None = None,
+        operator: bool = False,
+        dry_run: bool = False,
+    ) -> list[Accepted]:
+        """Queue pipelines, all or none; they are on disk when this returns.
+
+        The same submitter and ``key`` again give what they gave the first time.
+
+        Raises:
+            InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
+            Unavailable: it could not be made durable; nothing is queued.
+        """
+        limits = self._limits()
+        queued = len(self.store.snapshot.waiting)
+        admitted = admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
+        if dry_run:
+            return [_unqueued(one, submitter) for one in admitted]
+        accepted = await self.store.submit(admitted, submitter, key, self.clock())
+        self._wake()
+        return accepted
+
+    async def cancel(self, id: JobId, by: str, *, at_once: bool = False) -> Job:
+        """End a live job, or take a waiting one out of the queue. ``at_once`` leaves no grace.
+
+        Raises:
+            NotFound: no such job.
+            IllegalTransition: it is over.
+        """
+        job = await self._unsettled(id, "cancel")
+        reason, now = Reason(Code.CANCELLED_BY, f"cancelled by {by}"), self.clock()
+        if job.state in WAITING:
+            job = self.store.record(lifecycle.Cancelled(id, job.attempt, reason, None, now), now)
+        elif job.state is not JobState.STOPPING or at_once:
+            job = self.store.record(lifecycle.Stopping(id, job.attempt, reason, now), now)
+            self._attempts.stop(job, at_once=at_once)
+        await self._saved()
+        return job
+
+    async def hold(self, id: JobId, by: str) -> Job:
+        """Keep a queued job from starting. Holding a held job changes nothing."""
+        job = await self._unsettled(id, "hold")
+        if job.state is JobState.HELD:
+            return job
+        _must_wait(job, "hold")
+        reason = Reason(Code.HELD, f"held by {by}; `runners-client release {id}` lets it go on")
+        job = self.store.record(lifecycle.Held(id, job.attempt, reason), self.clock())
+        await self._saved()
+        return job
+
+    async def release(self, id: JobId) -> Job:
+        """Let a held job start again. Releasing a queued job changes nothing."""
+        job = await self._unsettled(id, "release")
+        _must_wait(job, "release")
+        if job.state is JobState.HELD:
+            job = self.store.record(lifecycle.Released(id, job.attempt), self.clock())
+            await self._saved()
+        return job
+
+    async def update(self, id: JobId, changes: Mapping[str, Any], *, operator: bool) -> Job:
+        """Change what was asked for: any key of a waiting job; a live one's time limit, name and priority.
+
+        Raises:
+            InvalidPipeline: a value is wrong, or could never run here.
+            IllegalTransition: the job is too far on for that.
+            NotAllowed: a priority above 0, by somebody who is not an operator.
+        """
+        job = await self._unsettled(id, "update")
+        names = {other.spec.name for other in self.store.snapshot.progress[job.pipeline.id].jobs if other.id != id}
+        event = revise(job, changes, names, self.clock())
+        if event.spec.priority > max(job.spec.priority, 0) and not operator:
+            raise NotAllowed(f"cannot give job {id} the priority {event.spec.priority}: above 0 needs an operator")
+        checked = replace(event.spec, priority=min(event.spec.priority, 0), needs=())
+        probe = Submission(PipelineSpec(job.pipeline.name, (checked,)), job.pipeline.cwd, {})
+        admit([probe], self._loop.sight.inventory, self._limits(), queued=0, operator=operator)
+        job = self.store.record(event, self.clock())
+        await self._saved()
+        return job
+
+    async def signal(self, id: JobId, number: int) -> Job:
+        """Pass a signal on to a live job's processes."""
+        job = await self._unsettled(id, "signal")
+        if not job.live:
+            raise IllegalTransition(f"cannot signal job {id}: it is {job.state.value}, and has no processes yet")
+        await self._attempts.signal(job, number)
+        return job
+
+    async def retry(self, pipeline: Pipeline, jobs: Sequence[Job], only: JobId | None = None) -> Accepted:
+        """Queue the unsuccessful ones of a pipeline's ``jobs`` (or just ``only``) as a new pipeline of its owner.
+
+        Raises:
+            IllegalTransition: none of them has ended badly.
+        """
+        environment = await self.store.environment(pipeline.id)
+        submission = again(pipeline, jobs, environment, only)
+        return (await self.submit([submission], pipeline.submitter, operator=True))[0]
+
+    async def drain(self, gpu: str, reason: str) -> GpuView:
+        """Let nothing new start on a card (by index, UUID or its unique beginning). Running jobs go on."""
+        return await self._set_drained(gpu, reason)
+
+    async def undrain(self, gpu: str) -> GpuView:
+        """Let jobs start on the card again."""
+        return await self._set_drained(gpu, None)
+
+    async def pause(self, reason: str, by: str) -> None:
+        """Start nothing new, until `resume`; kept over restarts."""
+        self.store.pause(f"{reason} (by {by})" if reason else f"paused by {by}")
+        await self._saved()
+
+    async def resume(self) -> None:
+        """Start jobs again."""
+        self.store.pause(None)
+        await self._saved()
+
+    async def shut_down(self, *, now: bool = False, by: str = "the operator") -> None:
+        """End the daemon. With ``now`` its jobs are cancelled first, and this returns when they are gone.
+
+        Raises:
+            IllegalTransition: jobs still wait or run, and ``now`` was not said.
+        """
+        snapshot = self.store.snapshot
+        if (snapshot.live or snapshot.waiting) and not now:
+            raise IllegalTransition(
+                f"cannot stop the daemon: {len(snapshot.live)} jobs run and {len(snapshot.waiting)} wait; "
+                "wait for them, or say --now to cancel them"
+            )
+        for id in [*snapshot.live, *(id for _, id in list(snapshot.waiting))]:
+            if id in snapshot.jobs and not snapshot.jobs[id].settled:
+                await self.cancel(id, by)
+        while snapshot.live:
+            await asyncio.sleep(0.05)
+        self.stopping.set()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        self._loop.wake()
+
+    async def _saved(self) -> None:
+        self._wake()
+        await self.store.committed()
+
+    async def _unsettled(self, id: JobId, verb: str) -> Job:
+        job = self.store.snapshot.jobs.get(id) or await self.store.job(id)
+        if job.settled:
+            raise IllegalTransition(f"cannot {verb} job {id}: it is over ({job.state.value})")
+        return job
+
+    async def _set_drained(self, text: str, reason: str | None) -> GpuView:
+        gpu = find_gpu(self._loop.sight.inventory, text)
+        self.store.drain(gpu.uuid, reason)
+        await self._saved()
+        return gpu_view(gpu, self._loop.world())
+
+    def _limits(self) -> Limits:
+        jobs = self.config.jobs
+        machine = self._loop.machine
+        return Limits(
+            machine.cpus, machine.memory, jobs.max_queued, jobs.max_per_pipeline, jobs.time_limit, jobs.max_time_limit
+        )
+
+
+def _must_wait(job: Job, verb: str) -> None:
+    if job.state not in WAITING:
+        raise IllegalTransition(f"cannot {verb} job {job.id}: it is {job.state.value}; only a waiting job can be")
+
+
+def _unqueued(submission: Submission, submitter: Submitter) -> Accepted:
+    spec = submission.pipeline
+    pipeline = Pipeline(0, spec.name, submitter, submission.cwd, submission.umask, spec.num_jobs, 0.0, len(spec.jobs))
+    return pipeline, [(0, job.name) for job in spec.jobs]

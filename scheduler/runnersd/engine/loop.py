@@ -1,0 +1,155 @@
+"""The loop itself: from a look at the world to the last record, a turn is one step that nothing interrupts.
+
+Being woken is only a hint: a turn looks at everything that matters again, and one comes at least every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runnersd import lifecycle
+from runnersd.config import Config
+from runnersd.engine.attempts import Attempts
+from runnersd.engine.sight import Sight
+from runnersd.model import ForeignPolicy, Job
+from runnersd.planner import Drop, Plan, Start, Stop, World, plan
+from runnersd.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Seconds between turns when nothing wakes the loop.
+EVERY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What does not change while the daemon runs: CPUs, memory in bytes, and whether it has restarted since."""
+
+    cpus: float
+    memory: int
+    rebooted: bool = False
+
+
+class Loop:
+    """Plans when woken, records what it decided, and has the attempts act on it."""
+
+    def __init__(
+        self,
+        store: Store,
+        sight: Sight,
+        attempts: Attempts,
+        config: Config,
+        machine: Machine,
+        clock: Callable[[], float],
+    ) -> None:
+        self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
+        self.config = config
+        self.plan = Plan()
+        self.low_disk: str | None = None
+        self.last_turn = clock()
+        self._woken = asyncio.Event()
+        self._generation = store.generation
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Take another configuration from the next turn on."""
+        self.config = config
+        self.attempts.config = config
+        self._policy = ForeignPolicy(config.gpus.foreign_min_memory, frozenset(config.gpus.foreign_ignore))
+        self.wake()
+
+    def wake(self) -> None:
+        """Ask for a turn soon."""
+        self._woken.set()
+
+    def world(self) -> World:
+        """What a plan is made of, as it is now."""
+        return World(
+            snapshot=self.store.snapshot,
+            inventory=self.sight.inventory,
+            drained=self.store.drained,
+            paused=self.store.paused,
+            low_disk=self.low_disk,
+            max_running=self.config.jobs.max_running,
+            cpus=self.machine.cpus,
+            memory=self.machine.memory,
+            margin=self.config.gpus.margin,
+            foreign=self._policy,
+            supervisors=self.attempts.supervisors,
+            proven_dead=frozenset(self.attempts.ended),
+        )
+
+    def recover(self, *, rebooted: bool) -> None:
+        """Take over every attempt that an earlier daemon left off, each at its last step."""
+        adopted = list(self.store.snapshot.live.values())
+        for job in adopted:
+            self.attempts.adopt(job, rebooted=rebooted)
+        if adopted:
+            log.info("adopted %d jobs that an earlier daemon started", len(adopted))
+        self.wake()
+
+    def turn(self) -> None:
+        """One plan, recorded whole. Its effects begin once the records are on disk."""
+        now = self.clock()
+        self.last_turn = now
+        self.low_disk = self.sight.low_disk(self.config)
+        self.store.snapshot.advance(now)
+        while True:
+            self.plan = plan(self.world(), now)
+            for decision in self.plan.decisions:
+                match decision:
+                    case Start(job, gpus):
+                        reserved = lifecycle.Reserved(job.id, job.attempt + 1, gpus)
+                        self.attempts.begin(self.store.record(reserved, now))
+                    case Stop(job, reason):
+                        self._stop(job, lifecycle.Stopping(job.id, job.attempt, reason, now))
+                    case Drop(job, reason):
+                        self.store.record(lifecycle.Skipped(job.id, job.attempt, reason, None, now), now)
+            # What was dropped may doom or let through others; everything else waits for news.
+            if not any(isinstance(decision, Drop) for decision in self.plan.decisions):
+                return
+
+    async def run(self) -> None:
+        """Turn for ever. Raises only for a bug, which must end the daemon."""
+        while True:
+            self._woken.clear()
+            if self.store.generation != self._generation:
+                await self._start_over()
+            if self.store.healthy:
+                self.turn()
+            until = EVERY
+            if self.plan.look_again is not None:
+                until = min(until, max(self.plan.look_again - self.clock(), 0.0) + 0.001)
+            try:
+                async with asyncio.timeout(until):
+                    await self._woken.wait()
+            except TimeoutError:
+                continue
+
+    async def watch_cards(self) -> None:
+        """Look at the cards for ever, every `gpus.poll` seconds."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self.config.gpus.poll)
+
+    async def look(self) -> None:
+        """Look at the cards once, and wake the loop if anything has changed."""
+        ended_before = set(self.attempts.ended)
+        changed = await self.sight.look(self.config)
+        self.attempts.inventory = self.sight.inventory
+        self.attempts.ended -= ended_before
+        if changed:
+            self.wake()
+
+    def _stop(self, job: Job, stopping: lifecycle.Stopping) -> None:
+        self.attempts.stop(self.store.record(stopping, self.clock()))
+
+    async def _start_over(self) -> None:
+        """The store went back to what is on disk: whatever was under way is looked at afresh."""
+        log.warning("the store is back; %d live jobs are looked at afresh", len(self.store.snapshot.live))
+        self._generation = self.store.generation
+        await self.attempts.close()
+        self.recover(rebooted=False)

@@ -1,0 +1,67 @@
+"""What the engine sees of the machine between turns: the cards, who owns them, and the disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from fnmatch import fnmatchcase
+
+from runners.pipeline.quantities import format_size
+from runnersd.config import Config
+from runnersd.machine import Cards, Gpus
+from runnersd.model import Gpu, Inventory
+
+log = logging.getLogger(__name__)
+
+
+class Sight:
+    """The latest inventory, with the owner of each card, as the config lets us see it."""
+
+    def __init__(self, gpus: Gpus, cards: Cards, free_disk: Callable[[], int]) -> None:
+        self._gpus, self._cards, self._free_disk = gpus, cards, free_disk
+        self.inventory = Inventory()
+        self._said: str | None = None
+
+    async def look(self, config: Config) -> bool:
+        """Look at the cards. Returns whether anything a plan depends on has changed."""
+        seen = await self._gpus.observe()
+        listed = [gpu for gpu in seen.gpus if _listed(gpu, config)]
+        owners = self._cards.claim([gpu.uuid for gpu in listed])
+        inventory = replace(seen, gpus=tuple(replace(gpu, owner=owners.get(gpu.uuid)) for gpu in listed))
+        if inventory.problem != self._said:
+            self._said = inventory.problem
+            if inventory.problem:
+                log.warning("%s", inventory.problem)
+            else:
+                log.info("the driver answers again: %d cards", len(inventory.gpus))
+        changed = _material(inventory) != _material(self.inventory)
+        self.inventory = inventory
+        return changed
+
+    def low_disk(self, config: Config) -> str | None:
+        """Why nothing may start for want of disk space, in a sentence; None when there is enough."""
+        free = self._free_disk()
+        least = config.jobs.min_free_disk
+        if free >= least:
+            return None
+        return (
+            f"{format_size(free)} left where the daemon keeps its state, {format_size(least)} must stay free "
+            "(jobs.min_free_disk); free some"
+        )
+
+
+def _listed(gpu: Gpu, config: Config) -> bool:
+    names = (str(gpu.index), gpu.uuid, gpu.name)
+    only, exclude = config.gpus.only, config.gpus.exclude
+    if only and not any(fnmatchcase(name, str(pattern)) for pattern in only for name in names):
+        return False
+    return not any(fnmatchcase(name, str(pattern)) for pattern in exclude for name in names)
+
+
+def _material(inventory: Inventory) -> object:
+    """What a plan depends on: not utilisation, temperature or power, which change at every look."""
+    return (
+        inventory.stale,
+        [(gpu.uuid, gpu.lost, gpu.owner, gpu.processes, (gpu.memory_used or 0) >> 28) for gpu in inventory.gpus],
+    )

@@ -1,0 +1,85 @@
+"""What is refused at submit because it could never run, and what the daemon's defaults add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.builders import GIB, cards, spec
+from runners.errors import InvalidPipeline, NotAllowed, QuotaExceeded, TooLarge
+from runners.spec import JobSpec, PipelineSpec, Submission
+from runnersd.admission import Limits, admit
+from runnersd.model import Inventory
+
+LIMITS = Limits(cpus=8.0, memory=64 * GIB, max_queued=10, max_per_pipeline=5)
+
+
+def submission(*specs: JobSpec) -> Submission:
+    return Submission(PipelineSpec("p", specs), "/work", {})
+
+
+def admitted(*specs: JobSpec, inventory: Inventory | None = None, limits: Limits = LIMITS, **who: Any) -> Submission:
+    given = {"queued": 0, "operator": False, **who}
+    return admit([submission(*specs)], cards(2) if inventory is None else inventory, limits, **given)[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "path", "words"),
+    [
+        ({"num_gpus": 3}, "jobs[0].num_gpus", "asks for 3 cards, this machine has 2"),
+        ({"num_gpus": 1, "gpus": ("5",)}, "jobs[0].gpus", "the cards 5"),
+        ({"num_gpus": 1, "gpu_model": "*A100*"}, "jobs[0].gpu_model", "named like *A100*"),
+        ({"num_gpus": 1, "gpu_memory": 100 * GIB}, "jobs[0].gpu_memory", "cards with 100"),
+        ({"cpus": 9.0}, "jobs[0].cpus", "asks for 9 CPUs, this machine has 8"),
+        ({"memory": 65 * GIB}, "jobs[0].memory", "this machine has 64"),
+        ({"run_in": "container"}, "jobs[0].run_in", "run_in: host"),
+    ],
+)
+def test_what_could_never_run_is_refused_with_its_path(keys: dict[str, Any], path: str, words: str) -> None:
+    with pytest.raises(InvalidPipeline) as refused:
+        admitted(spec(**keys))
+    (problem,) = refused.value.problems
+    assert problem.path == path
+    assert words in problem.message
+
+
+def test_every_problem_is_told_at_once() -> None:
+    with pytest.raises(InvalidPipeline) as refused:
+        admitted(spec("a", num_gpus=3), spec("b", cpus=99.0), spec("c"))
+    assert [problem.path for problem in refused.value.problems] == ["jobs[0].num_gpus", "jobs[1].cpus"]
+
+
+def test_no_driver_is_named_where_there_are_no_cards() -> None:
+    with pytest.raises(InvalidPipeline, match="no NVIDIA driver"):
+        admitted(spec(num_gpus=1), inventory=Inventory(problem="no NVIDIA driver"))
+
+
+def test_a_priority_above_zero_needs_an_operator() -> None:
+    with pytest.raises(NotAllowed):
+        admitted(spec(priority=1))
+    assert admitted(spec(priority=1), operator=True)
+    assert admitted(spec(priority=-5))
+
+
+def test_the_queue_and_a_pipeline_have_limits() -> None:
+    with pytest.raises(QuotaExceeded, match="8 wait"):
+        admitted(spec("a"), spec("b"), spec("c"), queued=8)
+    with pytest.raises(TooLarge, match="a pipeline may have 5"):
+        admitted(*[spec(f"j{n}") for n in range(6)])
+
+
+def test_time_limits_default_to_the_daemons_and_may_not_pass_its_longest() -> None:
+    limits = Limits(8.0, 64 * GIB, time_limit=60.0, max_time_limit=3600.0)
+    assert admitted(spec(), limits=limits).pipeline.jobs[0].time_limit == 60.0
+    assert admitted(spec(time_limit=90.0), limits=limits).pipeline.jobs[0].time_limit == 90.0
+    with pytest.raises(InvalidPipeline, match="at most 1h"):
+        admitted(spec(time_limit=7200.0), limits=limits)
+    only_longest = Limits(8.0, 64 * GIB, max_time_limit=3600.0)
+    assert admitted(spec(), limits=only_longest).pipeline.jobs[0].time_limit == 3600.0
+
+
+def test_needs_that_would_stall_the_daemon_are_refused() -> None:
+    many = [spec(f"j{n}", needs=["all"]) for n in range(2100)]
+    with pytest.raises(TooLarge, match="blocking: true"):
+        admitted(*many, limits=Limits(8.0, 64 * GIB))
