@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
-from runners.api import GpuView, JobDetailView, JobView
+from runners.api import AttemptView, EventView, GpuView, JobDetailView, JobView
 from runnersd.inventory import card_state, foreign_processes
 from runnersd.model import Gpu, Job, Reason
 from runnersd.planner import World, supervisors_on
@@ -36,21 +33,36 @@ def job_view(job: Job, reason: Reason, expected_start: float | None = None) -> J
 
 
 def detail_view(
-    job: Job, view: JobView, attempts: Iterable[Any], events: Iterable[Any], private: bool
+    job: Job, view: JobView, attempts: list[AttemptView], events: list[EventView], private: bool
 ) -> JobDetailView:
     """Everything known of a job. Without ``private`` its environment is left out."""
     spec = job.spec.to_json()
     if not private:
         spec.pop("env", None)
-    detail: JobDetailView = {
-        **view,
+    return {
+        "id": view["id"],
+        "name": view["name"],
+        "pipeline": view["pipeline"],
+        "user": view["user"],
+        "uid": view["uid"],
+        "state": view["state"],
+        "reason": view["reason"],
+        "priority": view["priority"],
+        "run_in": view["run_in"],
+        "num_gpus": view["num_gpus"],
+        "gpus": view["gpus"],
+        "attempt": view["attempt"],
+        "exit_code": view["exit_code"],
+        "submitted_at": view["submitted_at"],
+        "started_at": view["started_at"],
+        "finished_at": view["finished_at"],
+        "expected_start": view["expected_start"],
         "spec": spec,
-        "attempts": list(attempts),
-        "events": list(events),
+        "attempts": attempts,
+        "events": events,
         "pipeline_name": job.pipeline.name,
         "cwd": job.spec.workdir or job.pipeline.cwd,
     }
-    return detail
 
 
 def gpu_view(gpu: Gpu, world: World) -> GpuView:

@@ -123,7 +123,7 @@ class Daemon:
             "env": {"PATH": os.environ["PATH"]},
             **keys,
         }
-        return [job["id"] for job in self.client().submit(document)["jobs"]]
+        return [job["id"] for job in self.client().submit([document])[0]["jobs"]]
 
     def job(self, id: int) -> Any:
         """Everything known of a job."""

@@ -1,0 +1,59 @@
+"""`runnersd`: flags, variables and the file become a configuration, and the daemon runs until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+import runners
+from runners.errors import RunnersError
+from runnersd.config import Config
+from runnersd.config_load import load
+from runnersd.logs import set_up
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the daemon. Exit status 0 when asked to stop, 1 when it could not go on, 2 for a wrong flag or file."""
+    flags = _parser().parse_args(argv)
+
+    def configured() -> Config:
+        return load(config=flags.config, socket=flags.socket, state_dir=flags.state_dir, environ=os.environ)
+
+    try:
+        config = configured()
+    except RunnersError as error:
+        print(f"runnersd: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit
+    if flags.check_config:
+        assert config.paths is not None, "load says where the daemon lives"
+        print(f"{config.paths.file}: ok" if config.paths.file.exists() else "ok: every key has its default")  # noqa: T201
+        return 0
+    set_up(config.log)
+    # The daemon's own files are nobody else's; what a job creates follows its submitter's umask.
+    os.umask(0o077)
+    import uvloop
+    from runnersd.daemon import run  # isort: skip  (heavy: `--check-config` and `--version` answer without it)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run(config, configured))
+    except RunnersError as error:
+        print(f"runnersd: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="runnersd", description="Runs queued jobs on this machine's GPUs.")
+    parser.add_argument("--config", metavar="F", help="the configuration file")
+    parser.add_argument("--socket", metavar="P", help="where to listen")
+    parser.add_argument("--state-dir", metavar="D", help="where jobs, logs and results are kept")
+    parser.add_argument("--check-config", action="store_true", help="say whether the configuration is right, and exit")
+    parser.add_argument("--version", action="version", version=f"runnersd {runners.__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

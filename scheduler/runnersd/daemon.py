@@ -1,0 +1,147 @@
+"""The daemon put together: what is made in which order, what ends it, and what it tells systemd meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runners.errors import RunnersError
+from runnersd import systemd
+from runnersd.config import Config, needs_restart
+from runnersd.engine import Engine, Machine
+from runnersd.machine.cards import CardLocks
+from runnersd.machine.host.launcher import HostLauncher
+from runnersd.machine.nvml import NvmlObserver
+from runnersd.server import serve
+from runnersd.statedir import StateDirectory
+from runnersd.store import Store
+
+log = logging.getLogger(__name__)
+
+#: Finished pipelines older than `jobs.keep` are looked for this often (seconds).
+PRUNE_EVERY = 3600.0
+
+
+async def run(config: Config, load: Callable[[], Config]) -> int:
+    """Serve until told to stop. ``load`` reads the configuration anew, for SIGHUP. Returns the exit status.
+
+    Raises:
+        InvalidConfig: the state directory, the locks or the socket cannot be had.
+    """
+    assert config.paths is not None, "a daemon's configuration says where it lives"
+    state = StateDirectory(config.paths.state)
+    try:
+        return await _run(config, load, state)
+    finally:
+        state.close()
+
+
+async def _run(config: Config, load: Callable[[], Config], state: StateDirectory) -> int:
+    assert config.paths is not None, "checked by run()"
+    loop = asyncio.get_running_loop()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(state.path / "runnersd.db", clock=time.time, boot=boot)
+        stack.push_async_callback(store.close)
+        cards = CardLocks(config.paths.locks, store.database)
+        launcher = HostLauncher(state.path, cards)
+        await launcher.open()
+        engine = Engine(
+            config,
+            store,
+            NvmlObserver(timeout=config.gpus.timeout),
+            cards,
+            launcher,
+            machine=_machine(rebooted=store.previous_boot not in (None, boot)),
+            clock=time.time,
+            free_disk=state.free,
+            change_user=config.system,
+        )
+        stack.push_async_callback(engine.close)
+        await engine.start()
+        server = await serve(engine, config, sockets=systemd.listen_sockets())
+        stack.push_async_callback(server.close)
+
+        def reload() -> None:
+            systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            _reload(engine, load)
+            systemd.notify("READY=1")
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, engine.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        watchers = [
+            asyncio.create_task(engine.stopping.wait(), name="stop"),
+            asyncio.create_task(engine.failed(), name="engine"),
+            asyncio.create_task(_fail(store), name="store"),
+            asyncio.create_task(_feed_watchdog(engine), name="watchdog"),
+            asyncio.create_task(_prune(engine), name="prune"),
+        ]
+        systemd.notify(f"READY=1\nSTATUS=serving {config.paths.socket}")
+        log.info("serving %s, state in %s, pid %d", config.paths.socket, state.path, os.getpid())
+        try:
+            return await _first_end(watchers)
+        finally:
+            systemd.notify("STOPPING=1")
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.gather(*watchers, return_exceptions=True)
+
+
+async def _first_end(watchers: Sequence[asyncio.Task[Any]]) -> int:
+    """0 when somebody asked for the end; 1 when the store died or a task broke, which is logged here and only here."""
+    done, _ = await asyncio.wait(watchers, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        error = task.exception()
+        if error is not None:
+            log.critical("ending: %s broke; running jobs go on and will be adopted", task.get_name(), exc_info=error)
+            return 1
+    log.info("stopping; running jobs go on and will be adopted")
+    return 0
+
+
+async def _fail(store: Store) -> None:
+    """Raises what made the store unusable for good."""
+    await store.fatal
+
+
+async def _feed_watchdog(engine: Engine) -> None:
+    """Tell systemd that the loop turns, from the loop itself, and only while the engine's heart beats."""
+    interval = systemd.watchdog_interval()
+    while True:
+        if interval is not None and engine.heartbeat():
+            systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval / 3 if interval is not None else 3600)
+
+
+async def _prune(engine: Engine) -> None:
+    """Forget pipelines that ended longer ago than `jobs.keep`."""
+    while True:
+        await asyncio.sleep(PRUNE_EVERY)
+        if engine.store.healthy:
+            await engine.store.prune(time.time() - engine.config.jobs.keep)
+
+
+def _reload(engine: Engine, load: Callable[[], Config]) -> None:
+    try:
+        new = load()
+    except RunnersError as error:
+        log.error("the configuration stays as it was: %s", error)
+        return
+    late = needs_restart(engine.config, new)
+    if late:
+        log.warning("needs a restart to take effect: %s", ", ".join(late))
+    engine.configure(new)
+    log.info("configuration read again")
+
+
+def _machine(*, rebooted: bool) -> Machine:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(float(len(os.sched_getaffinity(0))), memory, rebooted)

@@ -1,0 +1,52 @@
+"""Cards under load, by the jobs' own evidence."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from fake_nvml import FakeDriver
+from harness import oracle
+from harness.daemon import Daemon
+
+
+def test_two_hundred_jobs_of_1_2_4_and_8_cards_never_share_one(
+    tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]
+) -> None:
+    evidence = tmp_path / "oracle"
+    dice = random.Random(7)
+    jobs = []
+    codes = {}
+    for number in range(200):
+        code = 3 if number % 20 == 7 else 0
+        jobs.append(
+            {
+                "name": f"j{number}",
+                "command": oracle.command(evidence, dice.uniform(0.0, 0.1), code),
+                "num_gpus": dice.choice([1, 2, 4, 8]),
+            }
+        )
+        if code:
+            codes[number] = code
+    with Daemon(tmp_path / "d", env=fake_nvml(8).environment({})) as daemon:
+        ids = daemon.submit(*jobs, num_jobs=200)
+        found = {job["id"]: job for job in daemon.wait(*ids)}
+        oracle.check(oracle.read(evidence), found, {ids[number]: code for number, code in codes.items()})
+        cards = daemon.client().gpus()
+        assert [card["state"] for card in cards] == ["free"] * 8
+
+
+def test_two_daemons_on_the_same_cards_never_share_one(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:
+    evidence = tmp_path / "oracle"
+    env = {**fake_nvml(4).environment({}), "RUNNERS_LOCK_DIR": str(tmp_path / "locks")}
+    with Daemon(tmp_path / "one", env=env) as one:
+        (held,) = one.submit({"name": "a", "command": oracle.command(evidence, 0.5), "num_gpus": 1})
+        with Daemon(tmp_path / "two", env=env) as two:
+            assert {card["state"] for card in two.client().gpus()} == {"foreign"}
+            (waits,) = two.submit({"name": "b", "command": oracle.command(evidence, 0.1), "num_gpus": 2})
+            job = two.job(waits)
+            assert (job["state"], job["reason"]["code"]) == ("queued", "foreign_gpu_use")
+            one.wait(held)
+            one.kill()
+            assert two.wait(waits)[0]["state"] == "succeeded", "the cards of a dead daemon without jobs are free"
