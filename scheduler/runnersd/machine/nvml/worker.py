@@ -1,0 +1,321 @@
+"""The program of the process that speaks with the NVIDIA driver. It is run by its path, not imported by the daemon.
+
+It answers one request at a time over the socket that is its standard input. Every frame, both ways, is four bytes of
+big-endian length and that much JSON. An empty frame from here is a sign of life between two driver calls, so that the
+daemon's deadline is one on each call and not on a whole look: without nvidia-persistenced the first call on each card
+takes seconds. End of input ends the program.
+
+An answer is one of
+
+    {"absent": "why there is no driver"}
+    {"error": code, "text": "as NVML calls it"}         NVML itself failed
+    {"cards": [...], "nameless": [{"index", "error"}]}  cards, and indices whose card does not even say its UUID
+
+NVML stays initialised from the first look to the end of the process, and no CUDA context is ever made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+LENGTH = struct.Struct(">I")
+
+#: Seconds of work after which the next driver call is announced by an empty frame.
+SIGN_EVERY = 0.25
+
+# NVML's return codes, as nvml.h numbers them.
+NO_DRIVER = {9: "the NVIDIA driver is not loaded", 12: "libnvidia-ml.so.1 is not found"}
+NOT_SUPPORTED, FUNCTION_NOT_FOUND, LOST, RESET_REQUIRED, MISMATCH, UNKNOWN = 3, 13, 15, 16, 18, 999
+#: These say something about the card or the driver; every other failure only means "this value is not known".
+GRAVE = frozenset({LOST, RESET_REQUIRED, MISMATCH})
+
+#: Which list a process is in, and what it counts as. A client of MPS computes through the MPS server.
+PROCESS_LISTS = (
+    ("nvmlDeviceGetComputeRunningProcesses", "compute"),
+    ("nvmlDeviceGetMPSComputeRunningProcesses", "compute"),
+    ("nvmlDeviceGetGraphicsRunningProcesses", "graphics"),
+)
+
+
+class Processes:
+    """What /proc says of the processes on the cards, each read once per look."""
+
+    def __init__(self) -> None:
+        self._parents: dict[int, int] = {}
+
+    def describe(self, pid: int) -> dict[str, Any]:
+        """Name, real uid and ancestors (nearest first) of a process; as much as can be read."""
+        name, uid = "", None
+        try:
+            with open(f"/proc/{pid}/status", "rb") as file:
+                for line in file:
+                    if line.startswith(b"Name:"):
+                        name = line[5:].strip().decode(errors="replace")
+                    elif line.startswith(b"Uid:"):
+                        uid = int(line.split()[1])
+                        break
+            if len(name) == 15:
+                name = self._whole_name(pid, name)
+        except OSError:
+            return {"name": name, "uid": uid, "ancestors": []}  # it has just ended, or /proc hides it
+        return {"name": name, "uid": uid, "ancestors": self._ancestors(pid)}
+
+    @staticmethod
+    def _whole_name(pid: int, name: str) -> str:
+        """The kernel cuts a name after 15 bytes (`nvidia-cuda-mps-server` has 22): the command line has the rest."""
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            first = file.read(4096).partition(b"\0")[0].rpartition(b"/")[2].decode(errors="replace")
+        return first if first.startswith(name) else name
+
+    def _ancestors(self, pid: int) -> list[int]:
+        above: list[int] = []
+        while (pid := self._parent(pid)) > 0 and pid not in above:
+            above.append(pid)
+        return above
+
+    def _parent(self, pid: int) -> int:
+        if pid not in self._parents:
+            try:
+                with open(f"/proc/{pid}/stat", "rb") as file:
+                    # pid (name) state ppid ...: the name may hold anything, so count from its last parenthesis
+                    self._parents[pid] = int(file.read().rpartition(b")")[2].split()[1])
+            except OSError:
+                self._parents[pid] = 0
+        return self._parents[pid]
+
+
+class Driver:
+    """NVML, initialised once. ``sign`` is called before every driver call."""
+
+    def __init__(self, nvml: Any, sign: Callable[[], None]) -> None:
+        self._nvml = nvml
+        self._sign = sign
+        self._count = -1
+        self._cards: list[tuple[Any, dict[str, Any]]] = []  # a handle, and what never changes of its card
+        self._nameless: list[dict[str, int]] = []
+        self._instances: dict[str, str] = {}  # names of MIG devices by UUID
+        self._doubtful: list[str] = []  # calls on the card being read that ended in an unknown error
+        self._call("nvmlInit")
+
+    def look(self) -> dict[str, Any]:
+        """Everything about every card, as the module's docstring says.
+
+        Raises:
+            nvml.NVMLError: NVML as a whole has failed.
+        """
+        count = self._call("nvmlDeviceGetCount")
+        if count != self._count or self._moved():
+            self._enumerate(count)
+        processes = Processes()
+        cards: list[dict[str, Any]] = []
+        for handle, facts in self._cards:
+            try:
+                cards += self._read(handle, facts, processes)
+            except self._nvml.NVMLError as error:
+                cards.append({**facts, "error": error.value})
+        return {"cards": cards, "nameless": self._nameless}
+
+    def _call(self, name: str, *arguments: Any) -> Any:
+        self._sign()
+        return getattr(self._nvml, name)(*arguments)
+
+    def _value(self, name: str, *arguments: Any) -> Any:
+        """A value that a card may do without: None where the driver does not give it."""
+        try:
+            return self._call(name, *arguments)
+        except self._nvml.NVMLError as error:
+            if error.value in GRAVE:
+                raise
+            if error.value == UNKNOWN:
+                self._doubtful.append(name)
+            return None
+
+    def _moved(self) -> bool:
+        """Whether a handle now means another card than it did, which a reset or MIG change can do."""
+        for handle, facts in self._cards:
+            try:
+                if self._call("nvmlDeviceGetUUID", handle) != facts["uuid"]:
+                    return True
+            except self._nvml.NVMLError:
+                continue  # reading the card will say what is wrong with it
+        return False
+
+    def _enumerate(self, count: int) -> None:
+        self._cards, self._nameless = [], []
+        for index in range(count):
+            try:
+                handle = self._call("nvmlDeviceGetHandleByIndex", index)
+                uuid = self._call("nvmlDeviceGetUUID", handle)
+                facts: dict[str, Any] = {"uuid": uuid, "name": "", "pci": "", "capability": None}
+                self._cards.append((handle, facts))
+            except self._nvml.NVMLError as error:
+                self._nameless.append({"index": index, "error": error.value})
+                continue
+            try:
+                facts["name"] = self._value("nvmlDeviceGetName", handle) or ""
+                if (pci := self._value("nvmlDeviceGetPciInfo", handle)) is not None:
+                    bus = pci.busId
+                    facts["pci"] = (bus.decode() if isinstance(bus, bytes) else bus).upper()
+                if (capability := self._value("nvmlDeviceGetCudaComputeCapability", handle)) is not None:
+                    facts["capability"] = f"{capability[0]}.{capability[1]}"
+            except self._nvml.NVMLError:
+                continue  # a lost card: known by its UUID, and reading it will say so
+        self._count = count
+
+    def _read(self, handle: Any, facts: dict[str, Any], processes: Processes) -> list[dict[str, Any]]:
+        """The card, or the MIG devices it is cut into."""
+        self._doubtful = []
+        mode = self._value("nvmlDeviceGetMigMode", handle)
+        temperature = self._value("nvmlDeviceGetTemperature", handle, self._nvml.NVML_TEMPERATURE_GPU)
+        if mode is not None and mode[0]:
+            parts = self._read_instances(handle, facts, processes)
+            for part in parts:
+                part["temperature"] = temperature
+            return [{**facts, "divided": True, "doubtful": self._doubtful}, *parts]
+        rates = self._value("nvmlDeviceGetUtilizationRates", handle)
+        milliwatts = self._value("nvmlDeviceGetPowerUsage", handle)
+        return [
+            {
+                **facts,
+                **self._read_memory(handle),
+                "temperature": temperature,
+                "utilization": None if rates is None else int(rates.gpu),
+                "power": None if milliwatts is None else milliwatts / 1000,
+                "processes": self._read_processes(handle, processes),
+                "doubtful": self._doubtful,
+            }
+        ]
+
+    def _read_instances(self, handle: Any, facts: dict[str, Any], processes: Processes) -> list[dict[str, Any]]:
+        parts = []
+        for index in range(self._value("nvmlDeviceGetMaxMigDeviceCount", handle) or 0):
+            part = self._value("nvmlDeviceGetMigDeviceHandleByIndex", handle, index)
+            uuid = None if part is None else self._value("nvmlDeviceGetUUID", part)
+            if uuid is None:
+                continue  # the places for MIG devices need not all be taken
+            if uuid not in self._instances:
+                self._instances[uuid] = self._value("nvmlDeviceGetName", part) or facts["name"]
+            own = {"uuid": uuid, "parent": facts["uuid"], "name": self._instances[uuid]}
+            held = self._read_processes(part, processes)
+            parts.append({**facts, **own, **self._read_memory(part), "processes": held, "doubtful": []})
+        return parts
+
+    def _read_memory(self, handle: Any) -> dict[str, int | None]:
+        """Bytes. The second version of the call does not count the driver's own reserve as used."""
+        for version in (self._nvml.nvmlMemory_v2, None):
+            info = self._value("nvmlDeviceGetMemoryInfo", handle, version)
+            if info is not None:
+                return {"total": int(info.total), "used": int(info.used)}
+        return {"total": None, "used": None}
+
+    def _read_processes(self, handle: Any, processes: Processes) -> list[dict[str, Any]] | None:
+        """Who is on the card, each pid once. None when the driver failed to say: that is not "nobody"."""
+        found: dict[int, dict[str, Any]] = {}
+        for name, kind in PROCESS_LISTS:
+            listed = self._list_processes(name, handle)
+            if listed is None:
+                return None
+            for process in listed:
+                if process.pid not in found:
+                    described = processes.describe(process.pid)
+                    found[process.pid] = {
+                        "pid": process.pid,
+                        "kind": kind,
+                        "memory": process.usedGpuMemory,
+                        **described,
+                    }
+        return list(found.values())
+
+    def _list_processes(self, name: str, handle: Any) -> list[Any] | None:
+        known = False
+        for version in ("_v3", "_v2"):
+            if not hasattr(self._nvml, name + version):
+                continue  # pynvml has had both and either
+            try:
+                listed: list[Any] = self._call(name + version, handle)
+                return listed
+            except self._nvml.NVMLError as error:
+                if error.value in GRAVE:
+                    raise
+                if error.value == UNKNOWN:
+                    self._doubtful.append(name)
+                known = known or error.value not in (NOT_SUPPORTED, FUNCTION_NOT_FOUND)
+        return None if known else []
+
+
+class Channel:
+    """The daemon's end of the conversation."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._signed = time.monotonic()
+
+    def asked(self) -> bool:
+        """Wait for the next request. False when there will be none."""
+        header = self._receive(LENGTH.size)
+        if header is None or self._receive(LENGTH.unpack(header)[0]) is None:
+            return False
+        self._signed = time.monotonic()
+        return True
+
+    def answer(self, message: dict[str, Any]) -> None:
+        """Send one answer."""
+        body = json.dumps(message, separators=(",", ":")).encode()
+        self._socket.sendall(LENGTH.pack(len(body)) + body)
+
+    def sign(self) -> None:
+        """Say that a driver call has come back, if it is a while since anything was said."""
+        now = time.monotonic()
+        if now - self._signed >= SIGN_EVERY:
+            self._socket.sendall(LENGTH.pack(0))
+            self._signed = now
+
+    def _receive(self, size: int) -> bytes | None:
+        data = b""
+        while len(data) < size:
+            more = self._socket.recv(size - len(data))
+            if not more:
+                return None
+            data += more
+        return data
+
+
+def main() -> int:
+    """Answer until the daemon closes its end."""
+    channel = Channel(os.dup(0))
+    try:
+        import pynvml  # here, so that its absence is an answer
+    except ImportError:
+        return refuse(channel, "the Python package nvidia-ml-py is not installed")
+    driver: Driver | None = None
+    while channel.asked():
+        try:
+            driver = driver or Driver(pynvml, channel.sign)
+            channel.answer(driver.look())
+        except pynvml.NVMLError as error:
+            if driver is None and error.value in NO_DRIVER:
+                channel.answer({"absent": NO_DRIVER[error.value]})
+            else:
+                channel.answer({"error": error.value, "text": str(error)})
+    return 0
+
+
+def refuse(channel: Channel, why: str) -> int:
+    """Answer everything with why there is nothing to see."""
+    while channel.asked():
+        channel.answer({"absent": why})
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (BrokenPipeError, ConnectionResetError):
+        sys.exit(0)  # the daemon is gone: nobody is left to tell

@@ -1,0 +1,34 @@
+"""What tests on every floor may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fake_nvml import CannotBuild, FakeDriver, build
+
+CACHE = Path(__file__).parents[1] / ".cache" / "fake_nvml"
+
+
+@pytest.fixture(scope="session")
+def fake_nvml_library() -> Path:
+    """The folder with the fake libnvidia-ml.so.1, built at most once for its source."""
+    try:
+        return build(CACHE)
+    except CannotBuild as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"the fake NVIDIA driver cannot be built: {missing}")
+
+
+@pytest.fixture
+def fake_nvml(fake_nvml_library: Path, tmp_path: Path) -> Callable[[int], FakeDriver]:
+    """Makes a fake driver with so many cards. A test has one; its state is `tmp_path/nvml-state`."""
+
+    def make(count: int) -> FakeDriver:
+        return FakeDriver(fake_nvml_library, tmp_path).add_cards(count)
+
+    return make
