@@ -1,0 +1,399 @@
+"""Reads one value of a job: is it of the right type and range, and what does it become? Pure.
+
+Each reader takes a plain value (as JSON has it), the check it belongs to and the value's key path; it gives the value
+as :class:`runners.spec.JobSpec` keeps it, or tells the check what is wrong and gives :data:`WRONG`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from difflib import get_close_matches
+from typing import Any, Final
+
+from runners.errors import Problem
+from runners.pipeline.quantities import parse_duration, parse_size
+from runners.spec import Need
+
+#: A key path: mapping keys and list positions.
+Path = tuple[str | int, ...]
+#: What a reader gives for a value that will not do.
+WRONG: Final = object()
+#: The kernel takes no longer argument or environment string (MAX_ARG_STRLEN, less its NUL).
+MAX_TEXT = 128 * 1024 - 1
+MAX_NAME = 250  #: of a job, without its matrix values
+MAX_FULL_NAME = 4096  #: with them
+MAX_NEEDS = 10_000  #: of one job; a name may stand for any number
+MAX_PROBLEMS = 200  #: named at once
+
+NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+_FULL_NAME = re.compile(r"([A-Za-z0-9._-]+)(\[.*\])?", re.ASCII | re.DOTALL)
+_GPU = re.compile(r"0|[1-9][0-9]{0,3}|(GPU|MIG)-[0-9A-Za-z/_-]{1,80}", re.ASCII)
+_ENV_KEY = re.compile(r"[^=\s]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_NOT_TEXT = re.compile(r"[\x00\ud800-\udfff]")
+
+
+class Enough(Exception):
+    """Ends a reading that has found more than anyone will read. Caught by whoever made the check; goes no further."""
+
+
+class Check:
+    """One reading of a pipeline: the clock it is read by (Unix seconds) and everything found wrong so far.
+
+    ``locate`` turns a key path and a message into the problem to show: the client knows the line, the daemon does not.
+    """
+
+    def __init__(self, now: float, locate: Callable[[Path, str], Problem] | None = None) -> None:
+        self.now = now
+        self.count = 0  #: mistakes so far; one in `defaults` counts for each job, but is one problem
+        self._locate = locate or (lambda path, message: Problem(render(path), message))
+        self._problems: dict[Problem, None] = {}
+        self._guesses = 20_000  #: comparisons left; finding the nearest word is slow
+
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong, in the order it was found."""
+        return list(self._problems)
+
+    def add(self, problem: Problem) -> None:
+        """Note a problem whose place is known."""
+        self.count += 1
+        self._problems[problem] = None
+        if len(self._problems) >= MAX_PROBLEMS or self.count >= 100 * MAX_PROBLEMS:
+            self._problems[problem._replace(path="", message="stopped reading here: too many mistakes")] = None
+            raise Enough
+
+    def wrong(self, path: Path, message: str) -> Any:
+        """Note a mistake. Gives :data:`WRONG`, so that a reader can return it."""
+        self.add(self._locate(path, message))
+        return WRONG
+
+    def expected(self, path: Path, what: str, found: object) -> Any:
+        """Note a value that is not what it should be."""
+        return self.wrong(path, f"expected {what}, found {shown(found)}")
+
+    def nearest(self, word: object, known: Collection[str]) -> str | None:
+        """The known word that this one is most likely a slip for."""
+        if not isinstance(word, str) or len(word) > 64 or len(known) > self._guesses:
+            return None
+        self._guesses -= len(known)
+        found = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+        return found[0] if found else None
+
+    def unknown_keys(self, keys: Iterable[object], allowed: Collection[str], path: Path) -> None:
+        """Note every key that is not among the allowed ones, with the nearest of them, or all where none is near."""
+        for key in keys:
+            if key not in allowed:
+                near = self.nearest(key, allowed)
+                hint = f"; did you mean `{near}`?" if near else ""
+                if not near or len(allowed) <= 10:
+                    hint += f"; allowed: {', '.join(allowed)}"
+                self.wrong((*path, key if isinstance(key, str) else repr(key)[:40]), f"unknown key {shown(key)}{hint}")
+
+
+Reader = Callable[[Any, Check, Path], Any]
+
+
+def render(path: Path) -> str:
+    """A key path as people write it: `jobs[2].env.LR`."""
+    out = ""
+    for step in path:
+        if isinstance(step, int):
+            out += f"[{step}]"
+        elif NAME.fullmatch(step) and len(step) <= 64:
+            out += f".{step}" if out else step
+        else:
+            out += f"[{shown(step)}]"
+    return out
+
+
+def shown(value: object) -> str:
+    """A value from outside, short and printable, for a message."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = value if len(value) <= 60 else value[:57] + "..."
+        return "'" + _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text) + "'"
+    if isinstance(value, int):
+        return str(value) if value.bit_length() <= 128 else "a huge number"
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return "an empty list" if not value else "a list"
+    if isinstance(value, dict):
+        return "an empty mapping" if not value else "a mapping"
+    return f"a {type(value).__name__}"
+
+
+def is_text(value: object) -> bool:
+    """Whether it is a string the kernel, UTF-8 and SQLite can all hold: no NUL, no half of a surrogate pair."""
+    return isinstance(value, str) and ((value.isascii() and "\0" not in value) or _NOT_TEXT.search(value) is None)
+
+
+# -- scalars ----------------------------------------------------------------------------------------------------------
+
+
+def text(what: str = "text", longest: int = MAX_TEXT) -> Reader:
+    """A non-empty string. ``longest`` is in bytes of UTF-8."""
+
+    def read(value: Any, check: Check, path: Path) -> Any:
+        if not isinstance(value, str) or not value.strip():
+            return check.expected(path, what, value)
+        if not is_text(value):
+            return check.wrong(path, f"expected {what}, found a NUL or a broken character in {shown(value)}")
+        if len(value) * 4 > longest and len(value.encode()) > longest:
+            return check.wrong(path, f"longer than {longest} bytes, the most that can be passed on: {shown(value)}")
+        return value
+
+    return read
+
+
+def whole(low: int, high: int) -> Reader:
+    """A whole number from ``low`` to ``high``. A boolean is none."""
+
+    def read(value: Any, check: Check, path: Path) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        return check.expected(path, f"a whole number from {low} to {high}", value)
+
+    return read
+
+
+def number_of_cpus(value: Any, check: Check, path: Path) -> Any:
+    """More than zero CPUs, fractions allowed."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 100_000:
+        return float(value)
+    return check.expected(path, "a number of CPUs above 0, such as 4 or 0.5", value)
+
+
+def flag(value: Any, check: Check, path: Path) -> Any:
+    """True or false, nothing else."""
+    return value if isinstance(value, bool) else check.expected(path, "true or false", value)
+
+
+def choice(*options: str) -> Reader:
+    """One of a few words."""
+
+    def read(value: Any, check: Check, path: Path) -> Any:
+        if isinstance(value, str) and value in options:
+            return value
+        near = check.nearest(value, options)
+        hint = f"; did you mean `{near}`?" if near else ""
+        return check.wrong(path, f"expected {' or '.join(f'`{word}`' for word in options)}, found {shown(value)}{hint}")
+
+    return read
+
+
+def duration(positive: bool = False) -> Reader:
+    """Seconds, from any of the forms of a duration."""
+
+    def read(value: Any, check: Check, path: Path) -> Any:
+        try:
+            seconds = parse_duration(value)
+        except ValueError as error:
+            return check.wrong(path, f"found {shown(value)}, {error}")
+        if positive and seconds == 0:
+            return check.wrong(path, f"expected a duration above 0, found {shown(value)}")
+        return seconds
+
+    return read
+
+
+def size(value: Any, check: Check, path: Path) -> Any:
+    """Bytes, from any of the forms of a size; not zero."""
+    try:
+        found = parse_size(value)
+    except ValueError as error:
+        return check.wrong(path, f"found {shown(value)}, {error}")
+    return found or check.wrong(path, f"expected a size above 0, found {shown(value)}")
+
+
+def begin(value: Any, check: Check, path: Path) -> Any:
+    """Unix seconds, from themselves, an ISO time (local where it names no zone) or `+2h` from now."""
+    what = "an ISO time such as 2026-01-31T18:00, or a delay such as +2h"
+    if isinstance(value, str) and value.startswith("+"):
+        try:
+            return check.now + parse_duration(value[1:])
+        except ValueError as error:
+            return check.wrong(path, f"found {shown(value)}, {error}")
+    if isinstance(value, str) and len(value) <= 64:
+        if value == "now":
+            return None
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError):
+            return check.expected(path, what, value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
+        return float(value)
+    return check.expected(path, what, value)
+
+
+# -- lists and mappings -----------------------------------------------------------------------------------------------
+
+
+def job_name(value: Any, check: Check, path: Path) -> Any:
+    """A job's name as it travels: `train`, `item.train`, `train[lr=0.1]`."""
+    match = _FULL_NAME.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_FULL_NAME else None
+    if match is None or len(match[1]) > MAX_NAME or (match[2] and _UNPRINTABLE.search(match[2])):
+        return check.expected(path, f"a name of letters, digits, `.`, `_` and `-`, at most {MAX_NAME} of them", value)
+    if value == "all":
+        return check.wrong(path, "a job cannot be named `all`: in `needs` it means every job above")
+    return value
+
+
+def plain_name(value: Any, check: Check, path: Path) -> Any:
+    """A job's name as a file gives it: without matrix values."""
+    if isinstance(value, str) and "[" in value:
+        return check.expected(path, "a name of letters, digits, `.`, `_` and `-`", value)
+    return job_name(value, check, path)
+
+
+def env(value: Any, check: Check, path: Path) -> Any:
+    """A mapping of variables to text."""
+    if not isinstance(value, dict):
+        return check.expected(path, "a mapping of variables to values", value)
+    before = check.count
+    for key, item in value.items():
+        here = (*path, key if isinstance(key, str) else shown(key))
+        if not isinstance(key, str) or not is_text(key) or not _ENV_KEY.fullmatch(key):
+            check.expected(here, "the name of a variable, without blanks or `=`", key)
+        elif item is None:
+            check.wrong(here, "has no value; write '' for an empty one")
+        elif not isinstance(item, str):
+            check.expected(here, "text", item)
+        elif not is_text(item):
+            check.wrong(here, "expected text, found a NUL or a broken character")
+        elif len(item) * 4 > MAX_TEXT and len(key.encode()) + 1 + len(item.encode()) > MAX_TEXT:
+            check.wrong(here, f"longer than {MAX_TEXT} bytes, the most that can be passed on")
+    return value if check.count == before else WRONG
+
+
+def _texts(value: list[Any], what: str, check: Check, path: Path) -> list[str] | None:
+    """The list, when all of its items are text (empty ones too)."""
+    before = check.count
+    for position, item in enumerate(value):
+        if not is_text(item):
+            check.expected((*path, position), what, item)
+        elif len(item) * 4 > MAX_TEXT and len(item.encode()) > MAX_TEXT:
+            check.wrong((*path, position), f"longer than {MAX_TEXT} bytes, the most that can be passed on")
+    return value if check.count == before else None
+
+
+_command_line = text("a command")
+
+
+def command(value: Any, check: Check, path: Path) -> Any:
+    """A string for `sh -c`, or a list of arguments that runs as it is."""
+    if not isinstance(value, list):
+        return _command_line(value, check, path)
+    if not value or not value[0]:
+        return check.wrong(path, "expected a command, found an empty one")
+    words = _texts(value, "text", check, path)
+    return tuple(words) if words is not None else WRONG
+
+
+def arguments(value: Any, check: Check, path: Path) -> Any:
+    """`config`: a string split as a shell would, or a list of arguments."""
+    if isinstance(value, list):
+        words = _texts(value, "text", check, path)
+        return tuple(words) if words is not None else WRONG
+    if value == "":
+        return ()
+    line = text("a string of arguments, or a list")(value, check, path)
+    if line is WRONG:
+        return WRONG
+    try:
+        return tuple(shlex.split(line))
+    except ValueError as error:
+        return check.wrong(path, f"cannot split {shown(value)} into arguments: {str(error).lower()}")
+
+
+_script_line = text("a script: a module of `scripts`, or a path such as dir/x.py")
+
+
+def script(value: Any, check: Check, path: Path) -> Any:
+    """`prepare` is the module scripts.prepare; anything with a `/` or a `.py` is a file. Gives the first arguments."""
+    found = _script_line(value, check, path)
+    if found is WRONG:
+        return WRONG
+    if found.startswith("-"):
+        return check.wrong(path, f"a script's name cannot begin with `-`: {shown(value)}")
+    if "/" in found or found.endswith(".py"):
+        return ("python", found)
+    if len(found.split()) > 1:
+        return check.wrong(path, f"a script takes its arguments from `config`, found {shown(value)}")
+    return ("python", "-m", f"scripts.{found}")
+
+
+def gpus(value: Any, check: Check, path: Path) -> Any:
+    """Explicit cards: indices or UUIDs, as a list or separated by commas."""
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",", 1024)]
+    elif isinstance(value, int):
+        value = [value]
+    if not isinstance(value, list):
+        return check.expected(path, "indices or UUIDs of cards", value)
+    found: list[str] = []
+    before = check.count
+    for position, item in enumerate(value):
+        small = isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 10_000
+        name = str(item) if small else item
+        if not isinstance(name, str) or not _GPU.fullmatch(name):
+            check.expected((*path, position), "the index or the UUID of a card", item)
+        elif name in found:
+            check.wrong((*path, position), f"names the card {shown(name)} twice")
+        elif len(found) >= 1024:
+            return check.wrong(path, "more than 1024 cards")
+        else:
+            found.append(name)
+    return tuple(found) if check.count == before else WRONG
+
+
+def mounts(value: Any, check: Check, path: Path) -> Any:
+    """A list of `host:container[:ro]`."""
+    if not isinstance(value, list):
+        return check.expected(path, "a list of `host:container[:ro]`", value)
+    before = check.count
+    for position, item in enumerate(value):
+        parts = item.split(":") if is_text(item) else []
+        places = len(parts) in (2, 3) and parts[0].strip() and parts[1].startswith("/")
+        if not places or parts[2:] not in ([], ["ro"], ["rw"]):
+            check.expected((*path, position), "`host:/container` or `host:/container:ro`", item)
+    return tuple(value) if check.count == before else WRONG
+
+
+_need_on = choice("success", "finished")
+
+
+def needs(value: Any, check: Check, path: Path) -> Any:
+    """`all`, a name, or a list of names and `{job: name, on: finished}`."""
+    if isinstance(value, (str, dict)):
+        value = [value]
+    if not isinstance(value, list):
+        return check.expected(path, "a list of job names, or `all`", value)
+    if len(value) > MAX_NEEDS:
+        return check.wrong(
+            path, f"{len(value)} needs; at most {MAX_NEEDS}, but the name of a matrix or item is only one"
+        )
+    before = check.count
+    found: dict[Need, None] = {}
+    for position, item in enumerate(value):
+        here = (*path, position)
+        name, on = item, "success"
+        if isinstance(item, dict):
+            check.unknown_keys(item, ("job", "on"), here)
+            if "job" not in item:
+                check.wrong(here, "says not which `job` is needed")
+                continue
+            name, on = item["job"], _need_on(item.get("on", "success"), check, (*here, "on"))
+            here = (*here, "job")
+        if not isinstance(name, str) or not name or len(name) > MAX_FULL_NAME or not is_text(name):
+            check.expected(here, "the name of a job, or `all`", name)
+        elif on is not WRONG:
+            found[Need(name, on)] = None  # type: ignore[arg-type]  # `_need_on` gave one of the two
+    return tuple(found) if check.count == before else WRONG

@@ -1,0 +1,102 @@
+"""Reads a pipeline file from disk, and makes of it what `POST /v1/pipelines` takes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from runners.errors import InvalidPipeline, Problem
+from runners.pipeline import schema
+from runners.pipeline.expand import Expansion
+from runners.pipeline.fields import Enough, is_text
+from runners.pipeline.reader import MAX_BYTES
+from runners.pipeline.substitution import directory_values
+from runners.spec import PipelineSpec
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    environment: Mapping[str, str],
+    daemon_directories: Mapping[str, str] | None = None,
+    now: float | None = None,
+) -> PipelineSpec:
+    """The pipeline in a file and in the files it names, checked.
+
+    ``environment`` is the submitter's: `${DATA_DIRECTORY}` and its sisters come from it, else from
+    ``daemon_directories`` (by the same names). ``now`` is Unix seconds, for `begin: +2h`; the clock's by default.
+
+    Raises:
+        InvalidPipeline: it cannot be read, or is wrong; the problems name every mistake by file, line and key path.
+    """
+    file = os.fspath(path)
+    directories = directory_values(environment, daemon_directories or {})
+    expansion = Expansion(_read_file, directories, time.time() if now is None else now)
+    spec = None
+    collecting = gc.isenabled()
+    gc.disable()  # a large file makes a million objects that all stay: looking for garbage takes a third of the time
+    try:
+        expansion.run(file)
+        spec = schema.read_pipeline(expansion.document, expansion.check, missing=expansion.missing)
+    except OSError as error:
+        raise InvalidPipeline(f"cannot read {file}: {error.strerror or error}") from None
+    except Enough:
+        spec = None
+    finally:
+        if collecting:
+            gc.enable()
+    if spec is None or expansion.check.count:
+        raise InvalidPipeline(f"cannot use {file}:", _in_order(expansion.check.problems, expansion.library.files))
+    return spec
+
+
+def _read_file(path: str) -> tuple[str, bytes]:
+    """A file's true path and its content, no more of it than says that it is too large."""
+    with open(path, "rb") as stream:
+        return os.path.realpath(path), stream.read(MAX_BYTES + 1)
+
+
+def _in_order(problems: Sequence[Problem], files: Sequence[str]) -> list[Problem]:
+    """By file, as they were first read, and line."""
+    order = {file: position for position, file in enumerate(files)}
+    return sorted(problems, key=lambda problem: (order.get(problem.file, len(order)), problem.line))
+
+
+def to_wire(
+    spec: PipelineSpec,
+    *,
+    cwd: str,
+    environment: Mapping[str, str],
+    umask: int = 0o022,
+    after: Sequence[int | str] = (),
+    hold: bool = False,
+    priority: int | None = None,
+) -> dict[str, Any]:
+    """What `POST /v1/pipelines` takes: the pipeline, and where and how it is submitted.
+
+    Environment variables that are not UTF-8 cannot travel as JSON; see :func:`unsendable`.
+    """
+    left_out = set(unsendable(environment))
+    wire: dict[str, Any] = {
+        "name": spec.name,
+        "num_jobs": spec.num_jobs,
+        "jobs": [job.to_json() for job in spec.jobs],
+        "barriers": [{"first": barrier.first, "last": barrier.last, "on": barrier.on} for barrier in spec.barriers],
+        "items": list(spec.items),
+        "cwd": cwd,
+        "env": {name: value for name, value in environment.items() if name not in left_out},
+        "umask": umask,
+        "after": list(after),
+        "hold": hold,
+    }
+    if priority is not None:
+        wire["priority"] = priority
+    return wire
+
+
+def unsendable(environment: Mapping[str, str]) -> list[str]:
+    """The variables of an environment that :func:`to_wire` leaves out, because they are not UTF-8."""
+    return [name for name, value in environment.items() if not (is_text(name) and is_text(value))]
