@@ -165,6 +165,7 @@ class DaemonView(TypedDict):
     engine: str
     paused: NotRequired[str | None]
     notice: NotRequired[str]
+    directories: NotRequired[dict[str, str]]  #: `DATA_DIRECTORY` and its sisters, where the configuration sets them
 
 
 class StatusView(TypedDict):

@@ -1,0 +1,5 @@
+"""`python -m runners.cli` is `runners-client`."""
+
+from .main import main
+
+main()

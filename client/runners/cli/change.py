@@ -1,0 +1,136 @@
+"""Changing jobs: `cancel`, `hold`, `release`, `retry`, `priority`, `update`."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from runners.client import Client
+
+from .main import complain
+from .sentences import change, print_json, queued
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from runners.api import JobView
+
+    from .options import Words
+
+
+def cancel(words: Words) -> int:
+    """Take them out of the queue, or stop them."""
+    client = _client(words)
+    return _each(words, lambda id: client.cancel(id, now=words.has("now")))
+
+
+def hold(words: Words) -> int:
+    """Keep them from starting."""
+    return _each(words, _client(words).hold)
+
+
+def release(words: Words) -> int:
+    """Let them start."""
+    return _each(words, _client(words).release)
+
+
+def priority(words: Words) -> int:
+    """Move them in the queue."""
+    client = _client(words)
+    return _each(words, lambda id: client.update(id, {"priority": words.number("N")}))
+
+
+def update(words: Words) -> int:
+    """Change what they ask for."""
+    client, changes = _client(words), assignments(words.all("KEY=VALUE"))
+    return _each(words, lambda id: client.update(id, changes))
+
+
+def retry(words: Words) -> int:
+    """Queue the unsuccessful ones again."""
+    from runners.errors import RunnersError
+
+    client, made, code = _client(words), [], 0
+    for id in words.all("ID"):
+        try:
+            made.append(client.retry(id))
+        except RunnersError as error:
+            complain(error)
+            code = code or error.exit
+    if words.has("json"):
+        print_json(made[0] if len(made) == 1 else {"pipelines": made})
+    else:
+        for one in made:
+            sys.stdout.write(queued(one, "", sys.stdout.isatty()) + "\n")
+    return code
+
+
+def assignments(given: list[str]) -> dict[str, Any]:
+    """What ``key=value`` words ask for, as the pipeline file has it: ``null`` takes a value back, ``env.K=V`` sets one
+    variable, and a list may be written ``[0, 1]`` or ``0,1``. The daemon says what is wrong with a value.
+
+    Raises:
+        InvalidRequest: a word is no assignment, or its key is not a job's.
+    """
+    from runners.errors import InvalidRequest
+    from runners.pipeline.schema import JOB_KEYS
+
+    from .options import nearest
+
+    changes: dict[str, Any] = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise InvalidRequest(f"cannot update: {word!r} is not key=value, such as time_limit=4h")
+        name, dot, variable = key.partition(".")
+        if name == "env" and dot and variable:
+            changes.setdefault("env", {})[variable] = value
+            continue
+        if key not in JOB_KEYS:
+            raise InvalidRequest(f"cannot update: a job has no key {key!r}{nearest(key, JOB_KEYS)}")
+        changes[key] = _value(value, JOB_KEYS[key].as_written, key in ("gpus", "mounts"))
+    return changes
+
+
+def _value(text: str, as_written: bool, listing: bool) -> Any:
+    import json
+
+    if text == "null":
+        return None
+    if listing and not text.startswith("["):
+        return text.split(",")
+    if as_written and text[:1] not in ("[", "{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text  # a size or a time as people write it: 20GiB, 1:30:00
+
+
+def _client(words: Words) -> Client:
+    return Client(words.text("socket"))
+
+
+def _each(words: Words, act: Callable[[str], list[JobView]]) -> int:
+    """Do it to every id, say what became of each, and complain of those that refuse; the first one's exit code."""
+    from runners.errors import DaemonUnreachable, RunnersError
+
+    done: list[JobView] = []
+    code = 0
+    for id in words.all("ID"):
+        try:
+            jobs = act(id)
+        except DaemonUnreachable:
+            raise
+        except RunnersError as error:
+            complain(error)
+            code = code or error.exit
+            continue
+        done += jobs
+        if not words.has("json"):
+            sys.stdout.write("".join(f"{change(job, time.time())}\n" for job in jobs))
+    if words.has("json"):
+        print_json({"jobs": done})
+    return code

@@ -1,0 +1,62 @@
+"""The cards: `gpus`, `drain`, `undrain`."""
+
+from __future__ import annotations
+
+import sys
+
+from runners.client import Client
+from runners.render import plain
+from runners.render.terminal import Terminal
+
+from .sentences import print_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from runners.api import GpuView
+
+    from .options import Words
+
+
+def gpus(words: Words) -> int:
+    """The inventory."""
+    client = Client(words.text("socket"))
+    if words.has("json"):
+        print_json({"gpus": client.gpus()})
+        return 0
+    view = client.status(limit=1)
+    terminal = Terminal(sys.stdout)
+    if not view["gpus"]:
+        sys.stdout.write(f"no cards{': ' + view['daemon']['notice'] if view['daemon'].get('notice') else ''}\n")
+    elif terminal.interactive:
+        from runners.render.lines import paint
+        from runners.render.status import PLAIN_SIGNS, cards
+
+        jobs = {job["id"]: job for job in client.jobs(states=("starting", "running", "stopping"))}
+        for line in cards(view["gpus"], jobs, terminal.width, {})[1:]:
+            painted = paint(line, terminal.width, terminal.colour)
+            sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
+    else:
+        sys.stdout.write("".join(f"{line}\n" for line in plain.cards(view["gpus"])))
+    return 0
+
+
+def drain(words: Words) -> int:
+    """Let its jobs end and give it to no other."""
+    view = Client(words.text("socket")).drain(words.required("GPU"), words.text("reason") or "")
+    return _said(view, words)
+
+
+def undrain(words: Words) -> int:
+    """Use it again."""
+    return _said(Client(words.text("socket")).undrain(words.required("GPU")), words)
+
+
+def _said(view: GpuView, words: Words) -> int:
+    if words.has("json"):
+        print_json(view)
+        return 0
+    line = f"card {view['index']} ({view['name']}): {view['state']}"
+    if view["jobs"] and view["state"] == "drained":
+        line += f"; still runs {', '.join(map(str, view['jobs']))}"
+    sys.stdout.write(line + "\n")
+    return 0

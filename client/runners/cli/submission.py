@@ -1,0 +1,97 @@
+"""What a submission says beside its jobs: where it comes from, and the directories its files may name."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+from runners.errors import InvalidPipeline, Problem, RunnersError
+
+if TYPE_CHECKING:
+    from runners.client import Client
+    from runners.spec import PipelineSpec
+
+
+class Surroundings(NamedTuple):
+    """What the jobs will have of ours: the directory, the whole environment, and the umask."""
+
+    cwd: str
+    env: dict[str, str]
+    umask: int
+
+
+def surroundings() -> Surroundings:
+    """Ours. A variable that is not UTF-8 cannot travel as JSON; it is named on standard error and left out."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    env = {}
+    for name, value in os.environ.items():
+        try:
+            f"{name}{value}".encode()
+        except UnicodeEncodeError:
+            sys.stderr.write(f"runners-client: the jobs will not have the variable {name!a}: it is not UTF-8\n")
+        else:
+            env[name] = value
+    return Surroundings(_directory(), env, umask)
+
+
+def load_all(files: list[str], client: Client) -> list[PipelineSpec]:
+    """The pipelines of files. Raises :class:`InvalidPipeline` with every mistake of all of them.
+
+    Directories that our environment does not set are the daemon's, where one answers.
+    """
+    from runners.pipeline.files import load  # brings YAML, which `run` has no use for
+
+    directories: dict[str, str] | None = None
+    specs: list[PipelineSpec] = []
+    messages: list[str] = []
+    for file in files:
+        try:
+            specs.append(load(file, environment=os.environ))
+            continue
+        except InvalidPipeline as error:
+            wrong = error
+        if directories is None:
+            directories = _daemon_directories(client)
+        if directories:
+            try:
+                specs.append(load(file, environment=os.environ, daemon_directories=directories))
+                continue
+            except InvalidPipeline as error:
+                wrong = error
+        messages.append(str(wrong))
+    if messages:
+        raise InvalidPipeline("\n".join(messages))
+    return specs
+
+
+def of_files(error: InvalidPipeline, files: list[str]) -> InvalidPipeline:
+    """What the daemon says of JSON, said of the files it was made of."""
+    problems = []
+    for problem in error.problems:
+        file, path = files[0], problem.path
+        if len(files) > 1 and path.startswith("pipelines["):
+            number, _, path = path.removeprefix("pipelines[").partition("]")
+            file = files[int(number)] if number.isdigit() and int(number) < len(files) else ""
+            path = path.removeprefix(".")
+        problems.append(Problem(": ".join(filter(None, (file, path))), problem.message))
+    return InvalidPipeline(str(error).partition("\n")[0], problems)
+
+
+def _daemon_directories(client: Client) -> dict[str, str]:
+    try:
+        return client.status(limit=1)["daemon"].get("directories", {})
+    except RunnersError:
+        return {}  # checking a file needs no daemon; queueing it will say that there is none
+
+
+def _directory() -> str:
+    """The working directory by the name that the person knows, where `$PWD` tells the truth."""
+    here = os.getcwd()
+    named = os.environ.get("PWD", "")
+    try:
+        same = os.path.isabs(named) and os.path.samefile(named, here)
+    except OSError:
+        same = False
+    return named if same else here

@@ -1,0 +1,129 @@
+"""`submit` and `validate`: pipeline files, read here, queued by the daemon."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from runners.api import JobView
+from runners.client import Client
+from runners.errors import InvalidPipeline, InvalidRequest
+from runners.events import EventStream
+from runners.following import subscribe
+from runners.pipeline.files import to_wire
+from runners.spec import PipelineSpec
+
+from .options import Words
+from .sentences import advice, print_json, queued, say, summary
+from .submission import load_all, of_files, surroundings
+from .wait import left_running, until_over, verdict
+
+
+def submit(words: Words) -> int:
+    """Queue all the files' jobs, or none; then wait for them or watch them, if asked to."""
+    files, client = words.all("FILE"), Client(words.text("socket"))
+    name, dry_run = words.text("name"), words.has("dry-run")
+    if name and len(files) > 1:
+        raise InvalidRequest(f"cannot submit: --name is one pipeline's name, and there are {len(files)} files")
+    specs = load_all(files, client)
+    ours = surroundings()
+    wires = [
+        to_wire(
+            spec,
+            cwd=ours.cwd,
+            environment=ours.env,
+            umask=ours.umask,
+            after=[int(id) if id.isdigit() else id for id in words.all("after")],
+            hold=words.has("hold"),
+            priority=words.number("priority"),
+        )
+        for spec in specs
+    ]
+    if name:
+        wires[0]["name"] = name
+    stays = (words.has("wait") or words.has("follow")) and not dry_run
+    stream = subscribe(client) if stays else None
+    try:
+        try:
+            made = client.submit(wires, dry_run=dry_run)
+        except InvalidPipeline as error:
+            raise of_files(error, files) from None
+        names = [wire["name"] for wire in wires]
+        if stream is None:
+            _show(made, names, words)
+            return 0
+        return _stay(client, stream, made, names, words)
+    finally:
+        if stream is not None:
+            stream.close()
+
+
+def validate(words: Words) -> int:
+    """Check files, and show what they would queue."""
+    files, client = words.all("FILE"), Client(words.text("socket"))
+    specs = load_all(files, client)
+    if words.has("json"):
+        documents = [_document(spec) for spec in specs]
+        print_json(documents[0] if len(documents) == 1 else {"pipelines": documents})
+        return 0
+    for spec in specs:
+        made = {"pipeline": None, "jobs": [{"id": None, "name": job.name} for job in spec.jobs]}
+        sys.stdout.write(queued(made, spec.name, sys.stdout.isatty()) + "\n")
+    return 0
+
+
+def _document(spec: PipelineSpec) -> dict[str, Any]:
+    return {"name": spec.name, "num_jobs": spec.num_jobs, "jobs": [job.to_json() for job in spec.jobs]}
+
+
+def _show(made: Sequence[dict[str, Any]], names: Sequence[str], words: Words) -> None:
+    if words.has("json"):
+        print_json(made[0] if len(made) == 1 else {"pipelines": list(made)})
+        return
+    for one, name in zip(made, names, strict=True):
+        sys.stdout.write(queued(one, name, sys.stdout.isatty()) + "\n")
+
+
+def _stay(
+    client: Client, stream: EventStream, made: Sequence[dict[str, Any]], names: Sequence[str], words: Words
+) -> int:
+    """Until all jobs are over. Ctrl-C leaves them running."""
+    json, live = words.has("json"), words.has("follow")
+    ids = [one["pipeline"] for one in made]
+    numbers = [job["id"] for one in made for job in one["jobs"]]
+    try:
+        if live and not json and sys.stdout.isatty():
+            from .follow import follow_live
+
+            jobs = follow_live(client, stream, made, names)
+        else:
+            if not json:
+                _show(made, names, words)
+                sys.stdout.flush()
+            lines = "none" if json else "all" if live else "ended"
+            jobs = until_over(client, ids, lines=lines, stream=stream, queued=numbers)
+    except KeyboardInterrupt:
+        return left_running(ids)
+    if json:
+        _show(_with_ends(made, jobs), names, words)
+    else:
+        say(f"{' '.join(ids)}: {summary(jobs)}")
+        if advice(jobs):
+            say(advice(jobs))
+    return verdict(jobs)
+
+
+def _with_ends(made: Sequence[dict[str, Any]], jobs: Sequence[JobView]) -> list[dict[str, Any]]:
+    """The answer to the submission, each job with how it ended."""
+    ends = {job["id"]: job for job in jobs}
+    return [
+        {
+            "pipeline": one["pipeline"],
+            "jobs": [
+                {**job, "state": ends[job["id"]]["state"], "exit_code": ends[job["id"]]["exit_code"]}
+                for job in one["jobs"]
+            ],
+        }
+        for one in made
+    ]

@@ -1,0 +1,71 @@
+"""`status` and `gpus` in a pipe: aligned columns of plain text, nothing cut, a row a line. Pure."""
+
+from __future__ import annotations
+
+from . import words
+from .lines import columns
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runners.api import GpuView, JobView, StatusView
+
+
+def status(view: StatusView, now: float) -> list[str]:
+    """The whole of `status`: notices, cards, jobs."""
+    daemon = view["daemon"]
+    lines = []
+    if daemon.get("paused") is not None:
+        lines += [f"paused: {words.clean(daemon['paused'] or 'no reason given')}", ""]
+    if daemon.get("notice"):
+        lines += [words.clean(daemon["notice"]), ""]
+    if view["gpus"]:
+        lines += [*cards(view["gpus"]), ""]
+    return lines + jobs(view["jobs"], {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}, now)
+
+
+def cards(gpus: Sequence[GpuView]) -> list[str]:
+    """A row a card."""
+    rows = [("GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "STATE", "JOBS", "UUID")]
+    for gpu in gpus:
+        power = gpu.get("power")
+        rows.append(
+            (
+                str(gpu["index"]),
+                words.clean(gpu["name"]),
+                words.memory(gpu["memory_used"], gpu["memory_total"]),
+                _known(gpu["utilization"], "%"),
+                _known(gpu.get("temperature"), "C"),
+                _known(None if power is None else round(power), "W"),
+                gpu["state"],
+                ",".join(map(str, gpu["jobs"])) or ",".join(f"pid:{pid}" for pid in gpu["foreign_pids"]) or "-",
+                gpu["uuid"],
+            )
+        )
+    return columns(rows, rightmost=(0, 2, 3, 4, 5))
+
+
+def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[str]:
+    """A row a job."""
+    if not views:
+        return ["no jobs"]
+    rows = [("ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "REASON")]
+    rows += [
+        (
+            str(job["id"]),
+            job["pipeline"],
+            words.clean(job["name"]),
+            words.clean(job["user"]),
+            job["state"],
+            words.cards(job, indices).replace(" ", "") or "-",
+            words.duration(words.took(job, now)).replace(" ", ""),
+            words.clean(job["reason"]["text"]),
+        )
+        for job in views
+    ]
+    return columns(rows, rightmost=(0, 6))
+
+
+def _known(value: int | None, unit: str) -> str:
+    return "-" if value is None else f"{value}{unit}"

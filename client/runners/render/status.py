@@ -1,0 +1,253 @@
+"""`status` on a terminal: a line a card, then the jobs that are live, queued and over. Pure: values in, lines out."""
+
+from __future__ import annotations
+
+from . import words
+from .lines import end, left, middle, right, width
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runners.api import GpuView, JobView, StatusView
+
+    from .lines import Line
+
+#: A sign and a style for every state of a job.
+STATES = {
+    "queued": ("○", "blue"),
+    "held": ("◇", "magenta"),
+    "starting": ("◐", "cyan"),
+    "running": ("●", "green"),
+    "stopping": ("◌", "yellow"),
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "cancelled": ("⊘", "yellow"),
+    "timed_out": ("✗", "red"),
+    "skipped": ("–", "dim"),
+}
+#: The same signs where the terminal has no Unicode.
+PLAIN_SIGNS = str.maketrans("○◇◐●◌✓✗⊘–━─╸·…", "o-+*.vx/-#-=.~")
+_CARDS = {
+    "free": "dim",
+    "reserved": "green",
+    "shared": "cyan",
+    "foreign": "red",
+    "drained": "yellow",
+    "lost": "bold red",
+}
+_ROOMY = 96  # columns from which a card's line has everything
+_NAME = 6  # columns below which a job's name says nothing
+_SPARKS = "▁▂▃▄▅▆▇█"
+_UNSAID = ("running", "ok")  # codes whose sentence says no more than the state does
+
+
+def screen(
+    view: StatusView, most: int, now: float, uid: int, history: Mapping[str, Sequence[int | None]] | None = None
+) -> list[Line]:
+    """The whole of `status` in ``most`` columns. ``history``: utilisations by UUID, for `--watch` to draw."""
+    lines = [_heading(view, now), *_notices(view)]
+    names = {job["id"]: job for job in view["jobs"]}
+    lines += cards(view["gpus"], names, most, history or {})
+    indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
+    jobs = _Jobs(view["jobs"], indices, most, now, uid)
+    totals = view.get("counts", {})
+    for states, title, labels in (
+        (words.LIVE, "Running", ("cards", "for", "")),
+        (words.WAITING, "Queued", ("wants", "waits", "why")),
+        (words.SETTLED, "Finished", ("cards", "ran", "how it ended")),
+    ):
+        section = [job for job in view["jobs"] if job["state"] in states]
+        if section:
+            total = sum(totals.get(state, 0) for state in states) if states != words.SETTLED else 0
+            lines += [[], jobs.heading(title, len(section), total, labels), *map(jobs.line, section)]
+    if not view["jobs"]:
+        lines += [[], [(" no jobs yet; ", "dim"), ("runners-client submit FILE", ""), (" queues some", "dim")]]
+    return lines
+
+
+def _heading(view: StatusView, now: float) -> Line:
+    daemon, counts = view["daemon"], view.get("counts", {})
+    line: Line = [(" runners", "bold"), (f" {daemon['version']}", "dim")]
+    if daemon["engine"] != "local":
+        line.append((f" on {daemon['engine']}", "dim"))
+    line.append((f" · up {words.duration(daemon['uptime'])}", "dim"))
+    for state in ("running", "queued", "held"):
+        if state in counts and (counts[state] or state == "queued"):
+            line += [(" · ", "dim"), (f"{counts[state]} {state}", STATES[state][1] if counts[state] else "dim")]
+    line.append((f" · {words.clock(now, now)}", "dim"))
+    return line
+
+
+def _notices(view: StatusView) -> list[Line]:
+    daemon, lines = view["daemon"], []
+    paused, notice = daemon.get("paused"), daemon.get("notice")
+    if paused is not None:
+        lines.append([(" paused", "bold yellow"), (f": {words.clean(paused) or 'no reason given'}", "yellow")])
+    if notice:
+        lines.append([(f" {words.clean(notice)}", "dim")])
+    return lines
+
+
+def cards(
+    gpus: Sequence[GpuView], jobs: Mapping[int, JobView], most: int, history: Mapping[str, Sequence[int | None]]
+) -> list[Line]:
+    """A line a card: what it is, how full and how busy, and whose."""
+    if not gpus:
+        return []
+    rows = []
+    for gpu in gpus:
+        used, total = gpu["memory_used"], gpu["memory_total"]
+        rows.append(
+            (
+                str(gpu["index"]),
+                middle(card_name(gpu["name"]), 18 if most >= _ROOMY else 12),
+                words.memory(used, total),
+                _unit(gpu["utilization"], "%"),
+                _unit(gpu.get("temperature"), "°C") if most >= _ROOMY else "",
+                _unit(gpu.get("power"), "W") if most >= _ROOMY else "",
+                gpu["state"],
+            )
+        )
+    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
+    lines: list[Line] = [[]]
+    for gpu, row in zip(gpus, rows, strict=True):
+        style = _CARDS.get(gpu["state"], "")
+        line: Line = [(f" {right(row[0], widths[0])}", "bold"), (f"  {left(row[1], widths[1])}  ", "")]
+        line += _bar(gpu, style, 14 if most >= _ROOMY else 8)
+        line.append((f" {right(row[2], widths[2])}", ""))
+        seen = history.get(gpu["uuid"])
+        if seen:
+            line.append(("  " + "".join(map(_spark, seen)), "cyan"))
+        if any(one[3] for one in rows):
+            line.append((f"  {right(row[3], widths[3])}", "dim" if not gpu["utilization"] else ""))
+        for position in (4, 5):
+            if widths[position]:
+                line.append((f"  {right(row[position], widths[position])}", "dim"))
+        line.append((f"  {left(row[6], widths[6])}", style))
+        room = most - sum(width(text) for text, _style in line) - 2
+        line.append(("  ", ""))
+        line += _tenants(gpu, jobs, room)
+        lines.append(line)
+    return lines
+
+
+def card_name(name: str) -> str:
+    """A card's name without its maker's: `A100-SXM4-80GB`, `RTX 4090`."""
+    for prefix in ("NVIDIA ", "GeForce ", "Tesla ", "Quadro "):
+        name = name.removeprefix(prefix)
+    return words.clean(name)
+
+
+def _bar(gpu: GpuView, style: str, size: int) -> Line:
+    used, total = gpu["memory_used"], gpu["memory_total"]
+    if not total or used is None:
+        return [("─" * size, "dim")]
+    halves = min(2 * size, round(2 * size * used / total))
+    full = "━" * (halves // 2) + "╸" * (halves % 2)
+    return [(full, style), ("─" * (size - len(full)), "dim")]
+
+
+def _spark(value: int | None) -> str:
+    return " " if value is None else _SPARKS[min(7, value * 8 // 101)]
+
+
+def _unit(value: float | None, unit: str) -> str:
+    return "" if value is None else f"{value:.0f}{unit}"
+
+
+def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int) -> Line:
+    """Who has the card: its jobs, or the processes of others in red, or why it is out of use."""
+    said: Line = []
+    # With users' names if there is room, else without, else the jobs' numbers alone.
+    share = room // max(1, len(gpu["jobs"])) - 2
+    for id in gpu["jobs"]:
+        job = jobs.get(id)
+        said += [(", ", "dim"), (str(id), "bold")]
+        if job is None:
+            continue
+        user = f" {words.clean(job['user'])}"
+        left_over = share - len(str(id)) - 1
+        if left_over - width(user) >= _NAME:
+            said += [(f" {middle(words.clean(job['name']), left_over - width(user))}", ""), (user, "dim")]
+        elif left_over >= _NAME:
+            said.append((f" {middle(words.clean(job['name']), left_over)}", ""))
+    why = words.clean(gpu.get("reason", ""))
+    if not why and gpu["foreign_pids"]:
+        why = "pid " + ", ".join(map(str, gpu["foreign_pids"]))
+    if why:
+        said += [(", ", "dim"), (why.removeprefix("drained: "), "red" if gpu["foreign_pids"] else "dim")]
+    return said[1:]
+
+
+class _Jobs:
+    """The table of jobs: one grid for its three sections."""
+
+    def __init__(self, jobs: Sequence[JobView], indices: Mapping[str, int], most: int, now: float, uid: int) -> None:
+        self.indices, self.now, self.uid, self.most = indices, now, uid, most
+        self.id = max((len(str(job["id"])) for job in jobs), default=1)
+        self.pipeline = max((len(job["pipeline"]) for job in jobs), default=2)
+        self.user = min(10, max(4, *(width(job["user"]) for job in jobs), 4))
+        self.cards = min(9, max(5, *(len(ranges(words.cards(job, indices))) for job in jobs), 5))
+        self.time = max(5, *(len(words.duration(words.took(job, now))) for job in jobs), 5)
+        fixed = 1 + self.id + 2 + self.pipeline + 2 + 2 + self.user + 2 + 11 + 2 + self.cards + 2 + self.time + 2
+        room = max(20, most - fixed)
+        names = max((width(job["name"]) for job in jobs), default=8)
+        details = max((width(self.detail(job)) for job in jobs), default=0)
+        # Both get what they want, else the sentence up to half, else each its half.
+        self.name = max(8, min(names, room - min(details, room // 2)))
+
+    def heading(self, title: str, shown: int, total: int, labels: tuple[str, str, str]) -> Line:
+        """A section's title over its rows, and what its columns mean."""
+        of = f"{shown} of {total}" if total > shown else str(shown)
+        first = self.id + 2 + self.pipeline + 2 + self.name
+        count = "" if title == "Finished" else f" {of}"
+        return [
+            (f" {title}", "bold"),
+            (left(count, first - len(title)), "dim"),
+            (f"  {left('user', self.user)}  {left('state', 11)}", "dim"),
+            (f"  {left(labels[0], self.cards)}  {right(labels[1], self.time)}  {labels[2]}", "dim"),
+        ]
+
+    def line(self, job: JobView) -> Line:
+        """One job."""
+        sign, style = STATES.get(job["state"], ("?", ""))
+        settled = job["state"] in words.SETTLED
+        cards = ranges(words.cards(job, self.indices))
+        return [
+            (f" {right(str(job['id']), self.id)}", "" if settled else "bold"),
+            (f"  {left(job['pipeline'], self.pipeline)}", "dim"),
+            (f"  {left(middle(words.clean(job['name']), self.name), self.name)}", ""),
+            (f"  {left(end(words.clean(job['user']), self.user), self.user)}", "" if job["uid"] == self.uid else "dim"),
+            (f"  {sign} {left(job['state'].replace('_', ' '), 9)}", style),
+            (f"  {left(end(cards, self.cards), self.cards)}", "dim" if settled else ""),
+            (f"  {right(words.duration(words.took(job, self.now)), self.time)}", "dim" if settled else ""),
+            (f"  {self.detail(job)}".rstrip(), "dim"),
+        ]
+
+    def detail(self, job: JobView) -> str:
+        """Why it is where it is, and when that was or will be."""
+        said = []
+        if job["finished_at"] is not None:
+            said.append(f"{words.rough(self.now - job['finished_at'])} ago")
+        elif job["expected_start"] is not None and job["state"] in words.WAITING:
+            said.append(f"~{words.clock(job['expected_start'], self.now)}")
+        if job["attempt"] > 1:
+            said.append(f"attempt {job['attempt']}")
+        if job["reason"]["code"] not in _UNSAID:
+            said.append(words.clean(job["reason"]["text"]))
+        return " · ".join(said)
+
+
+def ranges(cards: str) -> str:
+    """``0-3,6`` for ``0,1,2,3,6``; what is no list of numbers stays as it is."""
+    parts = cards.split(",")
+    if len(parts) < 3 or not all(part.isdigit() for part in parts):
+        return cards
+    runs: list[list[int]] = []
+    for number in map(int, parts):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)

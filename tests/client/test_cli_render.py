@@ -1,0 +1,234 @@
+"""How things look: nothing wraps, nothing a stranger named can move the cursor, everything important is there."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, cast
+
+import pytest
+
+from runners import api
+from runners.render import lines, plain, words
+from runners.render.detail import detail
+from runners.render.progress import Pipeline, block, finished
+from runners.render.status import STATES, card_name, ranges, screen
+
+from .conftest import gpu_view, job_view, status_view
+
+
+def drawn(view: Any, most: int = 100, **keys: Any) -> list[str]:
+    return [lines.paint(line, most, False) for line in screen(view, most, time.time(), 1001, **keys)]
+
+
+def busy() -> dict[str, Any]:
+    """A machine with everything on it."""
+    reasons = {"failed": ("exit_code", "exited with code 3"), "queued": ("no_free_gpu", "needs 2 cards: 1 free; " * 5)}
+    jobs = []
+    for number, state in enumerate(api.JobState):
+        code, text = reasons.get(state, ("ok", f"sentence about {state}"))
+        name = f"train[lr=0.000{number},model=resnet-{number}" + ",x" * 40 + f",fold={number}]"
+        jobs.append(
+            job_view(
+                number + 1,
+                str(state),
+                name=name,
+                user="bartholomew-the-third",
+                num_gpus=2,
+                gpus=["GPU-00000000", "GPU-00000001"] if state == "running" else [],
+                reason={"code": code, "text": text},
+                attempt=3,
+                expected_start=time.time() + 1800,
+            )
+        )
+    gpus = [
+        gpu_view(0, state="reserved", jobs=[4], memory_used=79 << 30, utilization=100, power=700.4),
+        gpu_view(1, state="shared", jobs=[4, 5, 999]),
+        gpu_view(2, state="foreign", foreign_pids=[4242], reason="used by python3 (pid 4242, uid 1007)"),
+        gpu_view(3, state="drained", reason="drained: the fan is loud " * 9),
+        gpu_view(4, state="lost", memory_total=None, memory_used=None, utilization=None, power=None, temperature=None),
+        gpu_view(10, name="NVIDIA GeForce RTX 4090", memory_used=0),
+    ]
+    return status_view(jobs, gpus, paused="driver update", notice="x" * 300)
+
+
+@pytest.mark.parametrize("most", [80, 81, 95, 96, 100, 133, 200, 40])
+@pytest.mark.parametrize("history", [{}, {"GPU-00000000": [None, 0, 50, 100]}])
+def test_no_line_is_wider_than_the_terminal(most: int, history: dict[str, list[int | None]]) -> None:
+    for line in drawn(busy(), most, history=history):
+        assert lines.width(line) <= most, line
+
+
+def test_a_screen_of_100_columns_has_what_matters() -> None:
+    text = "\n".join(drawn(busy()))
+    for expected in ("A100-SXM4-80GB", "RTX 4090", "79/80 GiB", "100%", "700W", "reserved", "foreign", "used by python3"):
+        assert expected in text
+    assert "Running 3" in text
+    assert "Queued 2" in text
+    assert "Finished" in text
+    assert "paused: driver update" in text
+    for state in api.JobState:
+        assert f" {STATES[state][0]} {state.replace('_', ' ')}" in text
+    assert re.search(r"train\[.*….*fold=3\]", text), "both ends of a long name are kept"
+    assert "999" in text, "a job that is not in the list is still named on its card"
+
+
+def test_cards_come_first_then_live_queued_finished() -> None:
+    view = status_view([job_view(1, "running"), job_view(2, "queued"), job_view(3, "failed")], [gpu_view(0)])
+    text = "\n".join(drawn(view))
+    places = [text.index(word) for word in ("A100", "Running", "Queued", "Finished")]
+    assert places == sorted(places)
+
+
+def test_the_queue_says_how_much_of_it_is_shown() -> None:
+    view = status_view([job_view(2, "queued")])
+    view["counts"] = {"queued": 4711}
+    assert any("Queued 1 of 4711" in line for line in drawn(view))
+
+
+def test_an_empty_machine() -> None:
+    text = "\n".join(drawn(status_view([], notice="no cards: no driver")))
+    assert "no jobs yet" in text
+    assert "no cards: no driver" in text
+
+
+def test_every_state_has_a_sign_and_the_groups_are_the_contracts() -> None:
+    assert set(STATES) == {str(state) for state in api.JobState}
+    assert set(words.LIVE) == set(api.LIVE)
+    assert set(words.WAITING) == set(api.WAITING)
+    assert set(words.SETTLED) == set(api.SETTLED)
+
+
+def test_control_characters_of_others_are_not_shown() -> None:
+    evil = "\x1b]0;owned\x07\x1b[2J\r\n\u202e"
+    job = job_view(1, "failed", name=f"a{evil}", user=f"u{evil}", reason={"code": "exit_code", "text": f"r{evil}"})
+    view = status_view([job], [gpu_view(0, name=evil, reason=evil)], paused=evil, notice=evil)
+    now = time.time()
+    pipeline = Pipeline("p1", f"n{evil}", {1: evil}, now)
+    pipeline.take(cast(Any, {**job, "state": "running"}))
+    pipeline.said[1] = evil
+    full = {**job, "spec": {"command": f"x{evil}", "env": {"A": evil}}, "attempts": [], "events": [], "cwd": evil}
+    shown = [*drawn(view), *plain.status(cast(Any, view), now)]
+    shown += [lines.paint(line, 200, False) for line in block([pipeline], now, 200, 9, 20)]
+    shown += [lines.paint(line, 200, False) for line in detail(cast(Any, full), {}, now)]
+    shown.append(lines.paint(finished(cast(Any, job), now, 20), 200, False))
+    for line in shown:
+        assert line.replace("⏎", "").isprintable(), repr(line)
+
+
+def test_colour_is_only_there_when_wanted_and_takes_no_room() -> None:
+    line: lines.Line = [("abc", "red"), ("defgh", "bold")]
+    assert lines.paint(line, 100, False) == "abcdefgh"
+    assert lines.paint(line, 100, True) == "\x1b[31mabc\x1b[0m\x1b[1mdefgh\x1b[0m"
+    assert re.sub("\x1b\\[[0-9;]*m", "", lines.paint(line, 5, True)) == "abcd…"[:5]
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "cut"),
+    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"), ("abcdefg", 5, "ab…fg"), ("abc", 1, "…"), ("日本語テキスト", 7, "日…スト")],
+)
+def test_cut_in_the_middle(text: str, most: int, cut: str) -> None:
+    found = lines.middle(text, most)
+    assert lines.width(found) <= most
+    assert found == cut
+
+
+def test_wide_characters_take_two_columns() -> None:
+    assert lines.width("日本") == 4
+    assert lines.width("e\u0301") == 1
+    assert lines.end("日本語", 5) == "日本…"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(None, "-"), (-3, "0s"), (59.9, "59s"), (60, "1m 00s"), (3599, "59m 59s"), (3725, "1h 02m"), (90000, "1d 01h")],
+)
+def test_durations(seconds: float | None, said: str) -> None:
+    assert words.duration(seconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(None, "-"), (0, "0 B"), (1536, "1.5 KiB"), (20 << 30, "20 GiB"), (1 << 50, "1024 TiB")]
+)
+def test_sizes(count: int | None, said: str) -> None:
+    assert words.size(count) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "short"),
+    [("", ""), ("0", "0"), ("0,1", "0,1"), ("0,1,2,3,6", "0-3,6"), ("0,2,4", "0,2,4"), ("0,1,?", "0,1,?"), ("2 cards", "2 cards")],
+)
+def test_ranges(given: str, short: str) -> None:
+    assert ranges(given) == short
+
+
+def test_card_names() -> None:
+    assert card_name("NVIDIA GeForce RTX 4090") == "RTX 4090"
+    assert card_name("NVIDIA A100-SXM4-80GB") == "A100-SXM4-80GB"
+
+
+def test_a_pipe_gets_every_word() -> None:
+    text = plain.status(cast(Any, busy()), time.time())
+    head = next(line for line in text if line.startswith("ID"))
+    assert head.split() == ["ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "REASON"]
+    row = next(line for line in text if " failed " in line).split()
+    assert row[0] == "7"
+    assert row[2].endswith("fold=6]")
+    assert row[3] == "bartholomew-the-third"
+    assert not any("\x1b" in line or "…" in line for line in text)
+
+
+def test_progress_counts_and_bars() -> None:
+    now = time.time()
+    pipeline = Pipeline("p1", "demo", {number: f"job{number}" for number in range(1, 9)}, now - 60)
+    for job in (job_view(1, "succeeded"), job_view(2, "failed"), job_view(3, "running"), job_view(4, "running")):
+        pipeline.take(cast(Any, job))
+    pipeline.take(cast(Any, job_view(3, "succeeded")))
+    pipeline.said[4] = "epoch 3"
+    pipeline.next = "job5 waits"
+    shown = [lines.paint(line, 100, False) for line in block([pipeline], now, 100, 10, 10)]
+    assert "3/8 · 1 running · 4 queued · 1 failed · 1m 00s" in shown[0]
+    assert shown[0].count("━") == 16
+    assert "job4" in shown[1] and shown[1].endswith("epoch 3")
+    assert shown[2] == "   next: job5 waits"
+
+
+def test_progress_stays_in_its_rows() -> None:
+    now = time.time()
+    pipelines = [Pipeline(f"p{p}", "x", {p * 100 + n: "j" for n in range(50)}, now) for p in range(1, 4)]
+    for pipeline in pipelines:
+        for id in pipeline.names:
+            pipeline.take(cast(Any, job_view(id, "running")))
+    shown = block(pipelines, now, 100, 16, 10)
+    assert len(shown) <= 16
+    text = "\n".join(lines.paint(line, 100, False) for line in shown)
+    assert all(f" p{p} x" in text for p in range(1, 4))
+    assert "more" in text
+
+
+def test_the_page_of_a_job() -> None:
+    now = time.time()
+    job = job_view(
+        12,
+        "failed",
+        num_gpus=2,
+        gpus=["GPU-00000000", "GPU-00000001"],
+        exit_code=3,
+        attempt=2,
+        reason={"code": "exit_code", "text": "exited with code 3"},
+        spec={"name": "job12", "command": ["python", "a b.py"], "num_gpus": 2, "gpu_memory": 20 << 30, "time_limit": 7200.0,
+              "needs": [{"job": "prep", "on": "finished"}], "gpu_shared": True, "env": {"A": "1"}},
+        attempts=[
+            {"attempt": 1, "state": "failed", "reason": {"code": "signal", "text": "killed by SIGKILL (9)"},
+             "exit_code": 137, "gpus": ["GPU-00000001"], "started_at": now - 300, "finished_at": now - 200},
+        ],
+        events=[],
+        pipeline_name="demo",
+        cwd="/home/ann",
+        logs={"stdout": "/x/12.out"},
+    )
+    text = "\n".join(lines.paint(line, 200, False) for line in detail(cast(Any, job), {"GPU-00000000": 0, "GPU-00000001": 1}, now))
+    for expected in ("job 12", "✗ failed", "exited with code 3", "python 'a b.py'", "p1 demo", "ann (1001)", "/home/ann",
+                     "2 (index 0,1)", "20 GiB", "2h 00m", "prep (finished)", "gpu shared  yes", "A=1", "killed by SIGKILL",
+                     "1m 40s", "runners-client logs 12", "/x/12.out", "exit code   3"):
+        assert expected in text, expected
