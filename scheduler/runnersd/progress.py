@@ -31,19 +31,21 @@ class _Group:
 class Progress:
     """The needs, barriers and limit of one pipeline, kept up to date job by job."""
 
-    def __init__(self, pipeline: Pipeline, jobs: Sequence[Job], settled: Mapping[JobId, Job]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, jobs: Sequence[Job], settled: Mapping[JobId, Job], names: Sequence[str] | None = None
+    ) -> None:
+        """``settled`` are those jobs of ``pipeline.after`` that are over; ``names`` what needs call the jobs."""
         self.pipeline = pipeline
         self.jobs = list(jobs)
         self.live = sum(job.live for job in jobs)
         self.unsettled = sum(not job.settled for job in jobs)
         self.shown = self.below_limit  #: whether the ready lists show this pipeline's jobs; kept by the snapshot
-        self.awaited = {id for id in pipeline.after if id not in settled}
+        self.awaited = dict.fromkeys(id for id in pipeline.after if id not in settled or not settled[id].tolerated)
         self._doomed: dict[JobId, None] = {}
         self._unmet: dict[int, int] = {}
         self._waits: dict[int, list[_Group]] = {}  # waiter's position -> what it waits for
         self._of: dict[int, list[_Group]] = {}  # target's position -> groups it is in
-        self._named = groups([job.spec.name for job in jobs], pipeline.items)
-        self._build_needs()
+        self._build_needs(groups(names or [job.spec.name for job in jobs], pipeline.items))
         self._barriers = [
             self._group("", barrier.on, range(barrier.first, barrier.last + 1))
             for barrier in sorted(pipeline.barriers, key=lambda barrier: barrier.last)
@@ -130,10 +132,11 @@ class Progress:
 
     def hear(self, settled: Job) -> list[int]:
         """A job of another pipeline that this one was submitted after has settled."""
-        self.awaited.discard(settled.id)
         if not settled.tolerated:
+            # It stays among the awaited: nothing of this pipeline may open any more.
             self._doom(range(len(self.jobs)))
             return []
+        self.awaited.pop(settled.id, None)
         return [] if self.awaited else list(range(len(self.jobs)))
 
     def take_doomed(self) -> list[JobId]:
@@ -143,7 +146,7 @@ class Progress:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _build_needs(self) -> None:
+    def _build_needs(self, named: Mapping[str, Sequence[int]]) -> None:
         shared: dict[tuple[str, On, int], _Group] = {}
         for position, job in enumerate(self.jobs):
             if job.settled:
@@ -152,7 +155,7 @@ class Progress:
                 above = position if need.job == "all" else -1
                 group = shared.get((need.job, need.on, above))
                 if group is None:
-                    targets = range(position) if need.job == "all" else self._named.get(need.job, [])
+                    targets = range(position) if need.job == "all" else named.get(need.job, ())
                     group = shared[need.job, need.on, above] = self._group(need.job, need.on, targets)
                 self._waits.setdefault(position, []).append(group)
                 group.waiters.append(position)

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from runners.pipeline.schema import read_submission
-
 from runners.api import WAITING, JobState
 from runners.errors import IllegalTransition, InvalidPipeline, Problem
+from runners.pipeline.schema import read_submission
 from runners.spec import Barrier, JobSpec, PipelineSpec, Submission, groups
 from runnersd.lifecycle import Revised
 from runnersd.model import Job, JobId, Pipeline
@@ -41,10 +40,6 @@ def revise(job: Job, changes: Mapping[str, Any], taken: Collection[str], now: fl
                 f"cannot change {', '.join(late)} of job {job.id}: it is {job.state.value}; "
                 f"only {', '.join(sorted(LIVE_KEYS))} can change now"
             )
-    if changes.get("name") in taken:
-        raise InvalidPipeline(
-            "cannot update", [Problem("name", f"{changes['name']!r} is another job's name in this pipeline")]
-        )
     kept = job.spec.to_json()
     for key in FIXED_KEYS:
         kept.pop(key, None)
@@ -52,6 +47,8 @@ def revise(job: Job, changes: Mapping[str, Any], taken: Collection[str], now: fl
         kept.pop("command", None)
     document = {"name": "update", "jobs": [{**_plain(kept), **changes}], "cwd": job.pipeline.cwd, "env": {}}
     spec = read_submission(document, now=now).pipeline.jobs[0]
+    if "name" in changes and spec.name in taken:
+        raise InvalidPipeline("cannot update", [Problem("name", f"{spec.name!r} is another job's name in this pipeline")])
     spec = replace(spec, needs=job.spec.needs, blocking=job.spec.blocking, experiment=job.spec.experiment)
     begin = spec.begin if "begin" in changes else job.not_before
     return Revised(job.id, job.attempt, spec, begin)

@@ -48,6 +48,10 @@ class Snapshot:
     """Every job of every pipeline that still has work to do. Readers must not change what they are given."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, before it is all added anew."""
         self.jobs: dict[JobId, Job] = {}
         self.progress: dict[PipelineId, Progress] = {}
         self.live: dict[JobId, Job] = {}
@@ -62,24 +66,30 @@ class Snapshot:
 
     # -- changes, by the store ---------------------------------------------------------------------------------------
 
-    def add(self, pipeline: Pipeline, jobs: Sequence[Job], settled: Iterable[Job] = ()) -> None:
+    def add(
+        self, pipeline: Pipeline, jobs: Sequence[Job], settled: Iterable[Job] = (), names: Sequence[str] | None = None
+    ) -> None:
         """Take in a pipeline with all of its jobs, in the order of its file.
 
-        ``settled`` are earlier jobs of other pipelines that it waits for (`after`) and that are over.
+        ``settled`` are earlier jobs of other pipelines that it waits for (`after`) and that are over. ``names`` are
+        those the jobs were submitted under, which needs use, where a job may have got another since.
         """
-        progress = Progress(pipeline, jobs, {job.id: job for job in settled})
+        over = {job.id: job for job in settled}
+        progress = Progress(pipeline, jobs, over, names)
         self.progress[pipeline.id] = progress
-        for dependency in progress.awaited:
+        for dependency in progress.awaited.keys() - over.keys():
             self._dependants.setdefault(dependency, set()).add(pipeline.id)
         for job in jobs:
             self.jobs[job.id] = job
             if job.live:
                 self._hold(job)
         waiting = [key_of(job) for job in jobs if job.state in WAITING]
-        if waiting and (not self.waiting or self.waiting[-1] < min(waiting)):
-            self.waiting.extend(sorted(waiting))
+        if len(waiting) * 64 < len(self.waiting):
+            for key in waiting:
+                insort(self.waiting, key)
         else:
-            self.waiting = sorted(self.waiting + waiting)
+            self.waiting.extend(waiting)
+            self.waiting.sort()
         for position in progress.open_positions():
             self._settle_in(progress, position)
         self.doomed.update(progress.take_doomed())

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from core.builders import ANN, GIB, Queue, cards, gpu, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from core.builders import ANN, GIB, Queue, cards, gpu, spec
 from runners.api import Code, JobState
 from runners.spec import Need
 from runnersd import lifecycle

@@ -1,0 +1,108 @@
+"""A database opened: in a safe place, undamaged, of the newest schema, and ours alone while it is open."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from runners.errors import InvalidConfig
+from runnersd.store.place import ADOPT, machine_id, make_private, read_mountinfo, refuse_network
+from runnersd.store.rows import text
+from runnersd.store.schema import migrate
+
+#: EXCLUSIVE keeps every other connection out, and with it the WAL-reset bug of SQLite before 3.51.3; it also does
+#: without the shared-memory file. FULL makes an acknowledged commit outlive a power cut.
+PRAGMAS = (
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA wal_autocheckpoint = 1000",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA trusted_schema = OFF",
+)
+#: Codes of `sqlite3.Error` after which nothing in the file can be believed.
+DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which database it is, and the machine's boot that wrote it last (None when that is not known)."""
+
+    database: str
+    previous_boot: str | None
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """Whether the error says that the database file is damaged."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in DAMAGE
+
+
+def open_database(file: Path, *, boot: str | None, at: float) -> tuple[sqlite3.Connection, Identity]:
+    """Open the database, making it if there is none. ``boot`` names the machine's boot, ``at`` is now (Unix seconds).
+
+    Raises:
+        InvalidConfig: the place is not safe, the file is damaged, newer, another program's or another machine's, or
+            another process has it open.
+    """
+    refuse_network(file.parent.resolve(), read_mountinfo())
+    make_private(file)
+    connection: sqlite3.Connection | None = None
+    try:
+        connection = sqlite3.connect(file, isolation_level=None, cached_statements=256)
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+        connection.execute("PRAGMA journal_mode = WAL")
+        _check(connection, file)
+        migrate(connection)
+        return connection, _identify(connection, file, boot, at)
+    except (sqlite3.Error, InvalidConfig) as error:
+        if connection is not None:
+            connection.close()
+        if isinstance(error, InvalidConfig):
+            raise
+        raise InvalidConfig(_explanation(file, error)) from error
+
+
+def _check(connection: sqlite3.Connection, file: Path) -> None:
+    found = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+    if found != ["ok"]:
+        raise InvalidConfig(f"cannot use the database {file}: it is damaged ({'; '.join(found)}); {_RESTORE}")
+
+
+def _identify(connection: sqlite3.Connection, file: Path, boot: str | None, at: float) -> Identity:
+    """Name a new database, and see that an old one is this machine's."""
+    meta = {key: json.loads(value) for key, value in connection.execute("SELECT key, value FROM meta")}
+    machine = machine_id()
+    adopt = file.parent / ADOPT
+    if meta.get("machine", machine) != machine and not adopt.exists():
+        raise InvalidConfig(
+            f"cannot use the state directory {file.parent}: another machine wrote it, and may still be at it; "
+            f"say another --state-dir, or `touch {adopt}` if that machine is gone or this is it under a new name"
+        )
+    database = meta.get("database") or secrets.token_hex(6)
+    now = {"database": database, "machine": machine, "boot": boot, "made_at": meta.get("made_at", at)}
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(
+        "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        [(key, text(value)) for key, value in now.items()],
+    )
+    connection.execute("COMMIT")
+    adopt.unlink(missing_ok=True)
+    return Identity(database, meta.get("boot"))
+
+
+_RESTORE = "keep a copy of it, put back a backup, or say another --state-dir"
+
+
+def _explanation(file: Path, error: sqlite3.Error) -> str:
+    if is_damage(error):
+        return f"cannot use the database {file}: it is damaged or no database ({error}); {_RESTORE}"
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return f"cannot use the database {file}: another process has it open; stop that one, or say another --state-dir"
+    return f"cannot use the database {file}: {error}; see that its disk works and has space"

@@ -1,0 +1,419 @@
+"""The door to what the daemon remembers. Memory moves at once; rows follow, many changes to a transaction.
+
+A change is promised only once it is on disk (`committed`). If that fails, memory goes back to what the rows say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from runners.api import AttemptView, EventView, JobState
+from runners.errors import IllegalTransition, InvalidRequest, NotFound
+from runners.spec import Submission
+from runnersd import lifecycle
+from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.snapshot import Snapshot
+from runnersd.store import reading
+from runnersd.store.batch import Accepted, Batch, Intake, News
+from runnersd.store.feed import EventRecord, Feed, Subscription
+from runnersd.store.intake import build
+from runnersd.store.journal import Journal
+from runnersd.store.memory import Memory
+from runnersd.store.opening import Identity, open_database
+from runnersd.store.reading import Loaded, Search
+from runnersd.store.retention import prune
+from runnersd.store.rows import reason_then
+from runnersd.store.shared import Shared
+from runnersd.store.writer import Writer
+from runnersd.views import job_view
+
+#: Environments kept at hand, by pipeline; others are read when a job of theirs is launched.
+_ENVIRONMENTS = 64
+
+
+class Store:
+    """Every pipeline, job, attempt and event. Made by `open`; one per database, one database per daemon."""
+
+    def __init__(
+        self, writer: Writer, file: Path, identity: Identity, loaded: Loaded, clock: Callable[[], float]
+    ) -> None:
+        self.database = identity.database  #: the state directory's own id: 12 hex digits
+        self.previous_boot = identity.previous_boot  #: the boot id that the last daemon gave to `open`
+        self.last_event = loaded.last_event  #: the latest event on disk
+        self._clock = clock
+        self._memory = Memory()
+        self._memory.install(loaded)
+        self._writer = writer
+        self._journal = Journal(writer, file, self._committed, self._restored)
+        self._feed = Feed()
+        self._pipelines, self._jobs, self._events = loaded.last_pipeline, loaded.last_job, loaded.last_event
+        self._coming: set[Intake] = set()
+        self._submitting: dict[tuple[int, bytes], asyncio.Task[Accepted]] = {}
+        self._environments: OrderedDict[PipelineId, Mapping[str, str]] = OrderedDict()
+
+    @classmethod
+    async def open(cls, path: Path, *, clock: Callable[[], float], boot: str | None = None) -> Store:
+        """Open the database file ``path``, made if there is none. ``boot`` names the machine's boot.
+
+        Raises:
+            InvalidConfig: it is damaged, in use, of a newer daemon, of another machine, or on a network file system.
+        """
+        writer = Writer(asyncio.get_running_loop())
+        identity = await writer.open(partial(open_database, path, boot=boot, at=clock()))
+        try:
+            loaded = await writer.read(reading.load)
+        except BaseException:
+            writer.close()
+            raise
+        return cls(writer, path, identity, loaded, clock)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """Every job of every pipeline that still has work to do. Always the same object."""
+        return self._memory.snapshot
+
+    @property
+    def recent(self) -> deque[Job]:
+        """The last 10 jobs that settled, newest first."""
+        return self._memory.recent
+
+    @property
+    def drained(self) -> Mapping[GpuId, str]:
+        """The cards on which nothing new starts, and why."""
+        return self._memory.drained
+
+    @property
+    def paused(self) -> str | None:
+        """Why nothing new starts at all; None when it does."""
+        return self._memory.paused
+
+    @property
+    def healthy(self) -> bool:
+        """Whether changes are taken in. When not, everything that changes something raises `Unavailable`."""
+        return self._journal.healthy
+
+    @property
+    def generation(self) -> int:
+        """Counts the times that memory went back to what the rows say: look at everything again."""
+        return self._journal.generation
+
+    @property
+    def fatal(self) -> asyncio.Future[None]:
+        """Gets `Unavailable` as its exception when the database cannot be used any more."""
+        return self._journal.fatal
+
+    def stalled(self, seconds: float) -> bool:
+        """Whether the writer has died, or has been at one piece of work for longer than that."""
+        return self._writer.stuck(seconds)
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are in every state, settled ones included."""
+        return {state.value: self._memory.counts[state] for state in JobState}
+
+    def queued_by(self, uid: int | None = None) -> int:
+        """How many jobs of that user (of all, when None) wait, those included that are just being submitted."""
+        coming = sum(
+            pipeline.size for intake in self._coming for pipeline, _, _ in intake.pipelines if uid in (None, intake.uid)
+        )
+        return coming + (self._memory.waiting.total() if uid is None else self._memory.waiting[uid])
+
+    # -- changes -----------------------------------------------------------------------------------------------------
+
+    def record(self, event: lifecycle.Event, at: float) -> Job:
+        """Move a job by an event that happened ``at`` (Unix seconds): memory now, rows with the next commit.
+
+        Raises:
+            NotFound: no pipeline with work to do has such a job.
+            IllegalTransition: the event does not fit, or would book a card twice.
+            Unavailable: nothing can be promised now.
+        """
+        batch = self._journal.batch()
+        before = self.snapshot.jobs.get(event.job)
+        if before is None:
+            raise NotFound(f"cannot take {type(event).__name__}: job {event.job} is unknown or long over")
+        if isinstance(event, lifecycle.Reserved):
+            self._refuse_double_booking(before, event)
+        job = lifecycle.apply(before, event)
+        self._memory.move(before, job)
+        batch.change(before, job, event, at)
+        batch.news.append(News(self._next_event(), at, f"job.{job.state.value}", job))
+        if job.settled:
+            if job.pipeline.id not in self.snapshot.progress:
+                batch.ended[job.pipeline.id] = at
+            for intake in self._coming:
+                if job.id in intake.dependencies:
+                    intake.dependencies[job.id] = job
+        return job
+
+    async def committed(self) -> None:
+        """Wait until everything recorded so far is on disk.
+
+        Raises:
+            Unavailable: it is not, and memory no longer says so either.
+        """
+        await self._journal.committed()
+
+    def drain(self, gpu: GpuId, reason: str | None) -> None:
+        """Let nothing new start on a card, for that reason; None lets it again. Kept over restarts."""
+        self._journal.batch().drained[gpu] = reason
+        if reason is None:
+            self._memory.drained.pop(gpu, None)
+        else:
+            self._memory.drained[gpu] = reason
+
+    def pause(self, reason: str | None) -> None:
+        """Let nothing new start at all, for that reason; None lets it again. Kept over restarts."""
+        self._journal.batch().meta["paused"] = reason
+        self._memory.paused = reason
+
+    def announce(self, type: str, data: Mapping[str, Any]) -> None:
+        """Put an event that is not about a job into the history: ``gpu.drained``, with the card's status object."""
+        self._journal.batch().news.append(News(self._next_event(), self._clock(), type, dict(data)))
+
+    async def submit(
+        self, submissions: Sequence[Submission], submitter: Submitter, key: str | None, now: float
+    ) -> Accepted:
+        """Queue pipelines, all or none; on disk when this returns. ``now`` in Unix seconds.
+
+        The same submitter and ``key`` again get what the first submission made, at whatever moment they come.
+
+        Raises:
+            NotFound: a job it is to start after does not exist.
+            InvalidRequest: something in it cannot be stored.
+            Unavailable: nothing can be promised now; nothing is queued.
+        """
+        if key is None:
+            return await self._submit(submissions, submitter, None, now)
+        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+        name = (submitter.uid, digest)
+        task = self._submitting.get(name)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._submit(submissions, submitter, digest, now))
+            self._submitting[name] = task
+            task.add_done_callback(lambda done: self._submitting.pop(name))
+        # A caller who goes away must not take the others' answer along.
+        return await asyncio.shield(task)
+
+    async def prune(self, before: float) -> list[tuple[JobId, int]]:
+        """Forget pipelines that ended before then (Unix seconds), a few at a time.
+
+        Returns the attempts of theirs, whose logs nothing points to any more.
+
+        Raises:
+            Unavailable: the rows could not be deleted.
+        """
+        gone: list[tuple[JobId, int]] = []
+        while True:
+            keep = {id for progress in self.snapshot.progress.values() for id in progress.pipeline.after}
+            keep |= {id for intake in self._coming for id in intake.dependencies}
+            pruned = await self._journal.write(partial(prune, before=before, keep=keep))
+            if not pruned.jobs:
+                return gone
+            self._memory.forget(pruned.jobs)
+            gone += pruned.attempts
+
+    async def close(self) -> None:
+        """Write what has been recorded, and let go of the database."""
+        await self._journal.close()
+        self._feed.close()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def job(self, id: JobId) -> Job:
+        """The job.
+
+        Raises:
+            NotFound: no such job, or it was forgotten long ago.
+        """
+        live = self.snapshot.jobs.get(id)
+        if live is not None:
+            return live
+        found = await self._journal.read(lambda rows: reading.jobs_by_id(rows, [id], Shared()))
+        if id not in found:
+            raise NotFound(f"cannot find job {id}: there is no such job; `runners-client status --all` lists them")
+        return self.snapshot.jobs.get(id, found[id])
+
+    async def jobs(
+        self,
+        *,
+        states: Sequence[JobState] | frozenset[JobState] | None = None,
+        user: str | int | None = None,
+        pipeline: PipelineId | None = None,
+        name: str | None = None,
+        limit: int = 50,
+        after: JobId | None = None,
+        newest_first: bool = True,
+    ) -> list[Job]:
+        """Jobs that fit all of these, by id, from the one after ``after`` on.
+
+        ``user`` is a name or a uid; ``name`` stands for a job and for the jobs of its matrix.
+        """
+        wanted = Search(frozenset(states) if states is not None else None, user, pipeline, name, newest_first)
+        found: list[Job] = []
+        while len(found) < limit:
+            left = limit - len(found)
+            page, after = await self._journal.read(
+                lambda rows, after=after, left=left: reading.search(rows, wanted, after, left, Shared())  # type: ignore[misc]
+            )
+            # Memory may have moved on while the rows were read.
+            fresh = (self.snapshot.jobs.get(job.id, job) for job in page)
+            found += [job for job in fresh if wanted.finds(job)]
+            if after is None:
+                break
+        return found
+
+    async def pipeline(self, id: PipelineId) -> tuple[Pipeline, list[Job]]:
+        """The pipeline and all of its jobs, in the order of its file.
+
+        Raises:
+            NotFound: no such pipeline, or it was forgotten long ago.
+        """
+        progress = self.snapshot.progress.get(id)
+        if progress is not None:
+            return progress.pipeline, list(progress.jobs)
+        found = await self._journal.read(lambda rows: reading.pipeline_with_jobs(rows, id, Shared()))
+        if found is None:
+            raise NotFound(f"cannot find pipeline p{id}: there is no such pipeline")
+        return found
+
+    async def attempts(self, id: JobId) -> list[AttemptView]:
+        """The job's attempts, first to last."""
+        return await self._journal.read(lambda rows: reading.attempts(rows, id))
+
+    async def events_of(self, id: JobId) -> list[EventView]:
+        """What happened to the job, oldest first."""
+        return await self._journal.read(lambda rows: reading.events_of(rows, id))
+
+    async def events_after(self, id: int, limit: int) -> list[EventRecord]:
+        """The history from the event after ``id`` on, at most ``limit`` of it."""
+        return await self._journal.read(lambda rows: reading.events_after(rows, id, limit, Shared()))
+
+    async def environment(self, pipeline: PipelineId) -> Mapping[str, str]:
+        """What the pipeline's submitter had in the environment: a secret of theirs.
+
+        Raises:
+            NotFound: no such pipeline.
+        """
+        known = self._environments.get(pipeline)
+        if known is None:
+            known = await self._journal.read(lambda rows: reading.environment(rows, pipeline))
+            if known is None:
+                raise NotFound(f"cannot find the environment of p{pipeline}: there is no such pipeline")
+        self._keep_environment(pipeline, known)
+        return known
+
+    def subscribe(self) -> Subscription:
+        """Every event from now on, after its commit."""
+        return self._feed.join()
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    async def _submit(
+        self, submissions: Sequence[Submission], submitter: Submitter, key: bytes | None, now: float
+    ) -> Accepted:
+        if key is not None:
+            earlier = await self._journal.read(lambda rows: reading.submitted_before(rows, submitter.uid, key))
+            if earlier is not None:
+                return await self._accepted_before(*earlier)
+        dependencies = await self._dependencies({int(id) for one in submissions for id in one.after})
+        # From here to the batch nothing waits: what is known of the dependencies stays true.
+        batch = self._journal.batch()
+        made = build(
+            submissions,
+            submitter,
+            now,
+            pipeline=self._pipelines + 1,
+            job=self._jobs + 1,
+            shared=self._memory.shared,
+        )
+        self._pipelines += len(made)
+        self._jobs += sum(pipeline.size for pipeline, _, _ in made)
+        intake = Intake(submitter.uid, key, made, dependencies, asyncio.get_running_loop().create_future())
+        intake.news = [
+            News(self._next_event(), now, f"job.{job.state.value}", job) for _, jobs, _ in made for job in jobs
+        ]
+        self._coming.add(intake)
+        intake.accepted.add_done_callback(lambda _: self._coming.discard(intake))
+        batch.intakes.append(intake)
+        return await asyncio.shield(intake.accepted)
+
+    async def _dependencies(self, ids: set[JobId]) -> dict[JobId, Job]:
+        settled: dict[JobId, Job] = {}
+        while missing := [id for id in ids if id not in settled and id not in self.snapshot.jobs]:
+            found = await self._journal.read(lambda rows, ids=missing: reading.jobs_by_id(rows, ids, Shared()))  # type: ignore[misc]
+            lost = sorted(set(missing) - found.keys())
+            if lost:
+                raise NotFound(f"cannot submit after job {lost[0]}: there is no such job")
+            settled |= {id: job for id, job in found.items() if job.settled}
+        return {id: self.snapshot.jobs.get(id) or settled[id] for id in ids}
+
+    async def _accepted_before(self, first: PipelineId, last: PipelineId) -> Accepted:
+        accepted: Accepted = []
+        for id in range(first, last + 1):
+            pipeline, jobs = await self.pipeline(id)
+            accepted.append((pipeline, [(job.id, job.spec.name) for job in jobs]))
+        return accepted
+
+    def _committed(self, batch: Batch) -> None:
+        """The batch is on disk: what it took in can be seen from now on."""
+        for intake in batch.intakes:
+            self._take_in(intake)
+        news = batch.all_news()
+        if news:
+            self.last_event = news[-1].id
+        if self._feed and news:
+            self._feed.tell([_record(one) for one in news])
+
+    def _take_in(self, intake: Intake) -> None:
+        if intake.error is not None:
+            if not intake.accepted.done():
+                intake.accepted.set_exception(InvalidRequest(f"cannot store the submission: {intake.error}"))
+            return
+        settled = [job for job in intake.dependencies.values() if job.settled]
+        for pipeline, jobs, environment in intake.pipelines:
+            self._memory.add(pipeline, jobs, [job for job in settled if job.id in pipeline.after])
+            self._keep_environment(pipeline.id, environment)
+        if not intake.accepted.done():
+            intake.accepted.set_result(
+                [(pipeline, [(job.id, job.spec.name) for job in jobs]) for pipeline, jobs, _ in intake.pipelines]
+            )
+
+    def _restored(self, loaded: Loaded) -> None:
+        """Memory goes back to the rows. Ids given since are not given again."""
+        self._memory.install(loaded)
+        self._pipelines = max(self._pipelines, loaded.last_pipeline)
+        self._jobs = max(self._jobs, loaded.last_job)
+        self._events = max(self._events, loaded.last_event)
+
+    def _next_event(self) -> int:
+        self._events += 1
+        return self._events
+
+    def _keep_environment(self, pipeline: PipelineId, environment: Mapping[str, str]) -> None:
+        self._environments[pipeline] = environment
+        self._environments.move_to_end(pipeline)
+        if len(self._environments) > _ENVIRONMENTS:
+            self._environments.popitem(last=False)
+
+    def _refuse_double_booking(self, job: Job, event: lifecycle.Reserved) -> None:
+        """The rows refuse it too, but by then memory would have moved."""
+        for gpu in event.gpus:
+            for other in self.snapshot.holders.get(gpu, {}).values():
+                if not (job.spec.gpu_shared and other.spec.gpu_shared):
+                    raise IllegalTransition(f"cannot reserve {gpu} for job {job.id}: job {other.id} holds it")
+
+
+def _record(news: News) -> EventRecord:
+    about = news.about
+    if isinstance(about, Job):
+        view = job_view(about, reason_then(about))
+        return EventRecord(news.id, news.at, news.type, about.id, about.pipeline.submitter.uid, dict(view))
+    return EventRecord(news.id, news.at, news.type, None, None, dict(about))
