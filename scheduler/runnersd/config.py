@@ -1,0 +1,311 @@
+"""The daemon's settings: every key of its file with its default, and what is wrong with a file. Pure.
+
+One line a key: its default, and the kind of value it takes (`runnersd.config_values`). Reading files, flags and
+variables is in `runnersd.config_load`. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runners.errors import Problem
+from runnersd.config_values import (
+    Kind,
+    absolute_path,
+    choice,
+    command,
+    duration,
+    flag,
+    group_name,
+    integer,
+    listing,
+    maybe,
+    size,
+    text,
+)
+
+GIB = 1 << 30
+MIB = 1 << 20
+DAY = 86_400.0
+
+#: A place in the file: mapping keys and list positions.
+KeyPath = tuple[str | int, ...]
+#: The 1-based line of a place; 0 where that is not known.
+Where = Callable[[KeyPath], int]
+
+
+def key(default: Any, kind: Kind) -> Any:
+    """A setting: what it is when the file does not say, and the kind of value it takes."""
+    return field(default=default, metadata={"kind": kind})
+
+
+# ruff: noqa: RUF009  (`section` makes a dataclass field; nothing is shared between instances)
+def section(of: type[Any]) -> Any:
+    """A mapping of settings."""
+    return field(default_factory=of, metadata={"section": of})
+
+
+@dataclass(frozen=True, slots=True)
+class SocketConfig:
+    """Where the daemon listens. ``group`` counts only when it runs as root."""
+
+    path: str | None = key(None, maybe(absolute_path))
+    group: str | None = key("runners", maybe(group_name))
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """The daemon's own log."""
+
+    level: str = key("info", choice("debug", "info", "warning", "error"))
+    format: str = key("auto", choice("auto", "text", "json"))
+
+
+@dataclass(frozen=True, slots=True)
+class GpusConfig:
+    """Which cards are used, how they are watched, and what counts as somebody else's use of one."""
+
+    only: tuple[str, ...] = key((), listing(text))
+    exclude: tuple[str, ...] = key((), listing(text))
+    poll: float = key(1.0, duration(at_least=0.05))
+    timeout: float = key(5.0, duration(at_least=0.05))
+    margin: int = key(512 * MIB, size())
+    foreign: str = key("exclude", choice("exclude", "share"))
+    foreign_min_memory: int = key(GIB, size())
+    foreign_ignore: tuple[str, ...] = key(("Xorg", "Xwayland", "gnome-shell", "nvidia-cuda-mps-server"), listing(text))
+
+
+@dataclass(frozen=True, slots=True)
+class JobsConfig:
+    """Limits on the queue, and what is kept of a job."""
+
+    max_running: int = key(64, integer(at_least=1))
+    max_queued: int = key(100_000, integer(at_least=1))
+    max_per_pipeline: int = key(20_000, integer(at_least=1))
+    time_limit: float | None = key(None, maybe(duration(at_least=1)))
+    max_time_limit: float | None = key(None, maybe(duration(at_least=1)))
+    log_max: int = key(GIB, size(at_least=1))
+    min_free_disk: int = key(2 * GIB, size())
+    keep: float = key(365 * DAY, duration())
+
+
+@dataclass(frozen=True, slots=True)
+class ContainersConfig:
+    """The container engine, and what jobs may ask of it."""
+
+    socket: str = key("/var/run/docker.sock", absolute_path)
+    image: str | None = key(None, maybe(text))
+    shm_size: int = key(8 * GIB, size(at_least=1))
+    pids: int = key(4096, integer(at_least=1))
+    network: str = key("bridge", choice("bridge", "none"))
+    log_max: int = key(50 * MIB, size(at_least=1))
+    allow_root: bool = key(True, flag)
+    allowed_mounts: tuple[str, ...] = key((), listing(absolute_path))
+    staging: bool = key(False, flag)
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoriesConfig:
+    """Directories of jobs whose submitter's environment names none."""
+
+    data: str | None = key(None, maybe(absolute_path))
+    cache: str | None = key(None, maybe(absolute_path))
+    artifacts: str | None = key(None, maybe(absolute_path))
+    nussl: str | None = key(None, maybe(absolute_path))
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptConfig:
+    """What a `script:` job is when its file says nothing else."""
+
+    blocking: bool = key(False, flag)
+    num_gpus: int = key(0, integer())
+    num_workers: int = key(1, integer(at_least=1))
+    run_in: str = key("host", choice("host", "container"))
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """The most one user may have: cards held, jobs running, jobs queued. None is no limit."""
+
+    gpus: int | None = key(None, maybe(integer()))
+    running: int | None = key(None, maybe(integer()))
+    queued: int | None = key(None, maybe(integer()))
+
+
+@dataclass(frozen=True, slots=True)
+class QuotasConfig:
+    """The quota of every user, and of those (and of members of those groups) that have their own."""
+
+    default: Quota = section(Quota)
+    users: Mapping[str, Quota] = field(default_factory=dict, metadata={"table": Quota})
+    groups: Mapping[str, Quota] = field(default_factory=dict, metadata={"table": Quota})
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingConfig:
+    """How the queue is ordered."""
+
+    max_reservation_delay: float = key(12 * 3600.0, duration())
+    half_life: float = key(7 * DAY, duration(at_least=1))
+    min_run: float = key(1800.0, duration())
+    preemption: bool = key(False, flag)
+    quotas: QuotasConfig = section(QuotasConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """What is measured of running jobs."""
+
+    every: float = key(1.0, duration(at_least=0.1))
+    keep: float = key(365 * DAY, duration())
+    idle_after: float | None = key(None, maybe(duration(at_least=1)))
+    idle_action: str = key("notify", choice("notify", "stop"))
+
+
+@dataclass(frozen=True, slots=True)
+class CometConfig:
+    """How experiments reach Comet."""
+
+    offline: bool = key(False, flag)
+    workspace: str | None = key(None, maybe(text))
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """Who is told of a job's end."""
+
+    webhook: str | None = key(None, maybe(text))
+    smtp: str | None = key(None, maybe(text))
+    command: str | tuple[str, ...] | None = key(None, maybe(command))
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Where this daemon is, once flags, variables, file and defaults have had their say. ``file`` may not exist."""
+
+    file: Path
+    socket: Path
+    state: Path
+    locks: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything the file may say, and beside it where this daemon lives and whether it serves the whole machine."""
+
+    engine: str = key("local", choice("local"))
+    socket: SocketConfig = section(SocketConfig)
+    operators: str | None = key("runners-operators", maybe(group_name))
+    log: LogConfig = section(LogConfig)
+    gpus: GpusConfig = section(GpusConfig)
+    jobs: JobsConfig = section(JobsConfig)
+    containers: ContainersConfig = section(ContainersConfig)
+    directories: DirectoriesConfig = section(DirectoriesConfig)
+    default_script_args: ScriptConfig = section(ScriptConfig)
+    scheduling: SchedulingConfig = section(SchedulingConfig)
+    telemetry: TelemetryConfig = section(TelemetryConfig)
+    comet: CometConfig = section(CometConfig)
+    notify: NotifyConfig = section(NotifyConfig)
+    #: True for root's daemon, which runs jobs as their submitters. Not a key of the file.
+    system: bool = False
+    #: Not a key of the file; None only in a config that no daemon was started with.
+    paths: Paths | None = None
+
+
+def build(data: Any, where: Where, file: str = "") -> tuple[Config, list[Problem]]:
+    """The settings that a file's data (plain mappings, lists and scalars) says, and everything wrong with it.
+
+    A key with a problem keeps its default. ``where`` gives the line of a key path.
+    """
+    problems: list[Problem] = []
+    config = _section(Config, data, (), problems, where, file)
+    if config.jobs.time_limit and config.jobs.max_time_limit and config.jobs.time_limit > config.jobs.max_time_limit:
+        path = ("jobs", "time_limit")
+        problems.append(Problem(".".join(path), "is more than jobs.max_time_limit", file, where(path)))
+    both = sorted(set(config.gpus.only) & set(config.gpus.exclude))
+    if both:
+        message = f"{', '.join(both)} is in gpus.only too: a card is either used or not"
+        problems.append(Problem("gpus.exclude", message, file, where(("gpus", "exclude"))))
+    return config, problems
+
+
+#: What SIGHUP cannot change: running jobs and connected clients depend on them.
+FIXED = ("engine", "socket")
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The keys that differ and that a running daemon cannot change, in the file's words."""
+    changed = []
+    for name in FIXED:
+        before, after = getattr(old, name), getattr(new, name)
+        if is_dataclass(before):
+            changed += [f"{name}.{f.name}" for f in fields(before) if getattr(before, f.name) != getattr(after, f.name)]
+        elif before != after:
+            changed.append(name)
+    return changed
+
+
+def reloaded(old: Config, new: Config) -> Config:
+    """``new``, as far as a daemon that started with ``old`` can take it on."""
+    return replace(new, engine=old.engine, socket=old.socket, paths=old.paths, system=old.system)
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _section(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> Any:
+    """An instance of the dataclass ``of``, from a mapping."""
+    if data is None:
+        return of()
+    if not isinstance(data, dict):
+        problems.append(Problem(_dotted(path), f"found {_shown(data)}: must be a mapping", file, where(path)))
+        return of()
+    known = {f.name: f for f in fields(of) if f.metadata}
+    values: dict[str, Any] = {}
+    for name, value in data.items():
+        here = (*path, name)
+        if name not in known:
+            problems.append(Problem(_dotted(here), _unknown(name, tuple(known)), file, where(here)))
+            continue
+        metadata = known[name].metadata
+        if "section" in metadata:
+            values[name] = _section(metadata["section"], value, here, problems, where, file)
+        elif "table" in metadata:
+            values[name] = _table(metadata["table"], value, here, problems, where, file)
+        else:
+            try:
+                values[name] = metadata["kind"](value)
+            except ValueError as error:
+                problems.append(Problem(_dotted(here), f"found {_shown(value)}: {error}", file, where(here)))
+    return of(**values)
+
+
+def _table(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> dict[str, Any]:
+    """A mapping from names of the file's choosing to sections."""
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        problems.append(Problem(_dotted(path), f"found {_shown(data)}: must be a mapping", file, where(path)))
+        return {}
+    return {str(name): _section(of, value, (*path, name), problems, where, file) for name, value in data.items()}
+
+
+def _unknown(name: object, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    if near:
+        return f"unknown key; did you mean {near[0]!r}?"
+    return f"unknown key; allowed are {', '.join(known)}"
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def _dotted(path: Sequence[str | int]) -> str:
+    return ".".join(map(str, path))

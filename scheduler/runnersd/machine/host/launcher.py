@@ -1,0 +1,380 @@
+"""The launcher of host jobs: asks the spawner, watches supervisors by pidfds, takes back what an earlier daemon ran."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from runners.api import Code
+from runnersd.machine import Cards, LaunchFailed
+from runnersd.machine.host import processes, record, supervisor
+from runnersd.machine.host.attempt import Attempt, end_strays, outcome_of
+from runnersd.machine.host.connection import Connection
+from runnersd.machine.host.order import Order
+from runnersd.model import Launch, Outcome, Reason, RunName
+
+_DIED = "cannot run it: its supervisor died before it was started"
+_LOOK_AGAIN = 0.005  # seconds, for a record that is just being written
+_NO_ROOM = 1.0  # seconds, when no descriptor was free to look at all
+_FORGET = 0.02  # seconds between removals of records
+_RESTART = (0.1, 5.0)  # seconds before a spawner that cannot be started is tried again: the first, the longest
+
+log = logging.getLogger(__name__)
+
+
+class HostLauncher:
+    """Runs attempts as processes of this machine (:class:`runnersd.machine.Launcher`).
+
+    ``state`` is the daemon's state directory: records and logs go to ``runs/`` below it. ``cards`` lends the locks
+    of the attempt's cards to its supervisor, which keeps them while it lives.
+    """
+
+    def __init__(self, state: Path, cards: Cards | None = None) -> None:
+        self.runs = Path(state) / "runs"
+        self._directory = str(self.runs)
+        self._made: set[int] = set()
+        self._cards = cards
+        self._attempts: dict[RunName, Attempt] = {}
+        self._in_flight: dict[str, Attempt] = {}
+        self._connection: Connection | None = None
+        self._former: list[Connection] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._forgotten: dict[RunName, asyncio.Future[None]] = {}
+        self._forgetting: asyncio.Task[None] | None = None
+        self._boot = processes.boot_id()
+
+    async def open(self) -> None:
+        """Start the spawner. To be called once, before anything else.
+
+        Raises:
+            OSError: the directory cannot be made, or the spawner not started.
+        """
+        self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._connect()
+
+    async def launch(self, launch: Launch) -> float:
+        """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken back, never started."""
+        attempt = self._find(launch.run)
+        if attempt is None:
+            attempt = self._order(launch)
+        started = await asyncio.shield(attempt.started)
+        if isinstance(started, LaunchFailed):
+            raise LaunchFailed(str(started))
+        return started
+
+    async def wait(self, run: RunName) -> Outcome:
+        """See :class:`runnersd.machine.Launcher`. Without a record it is `supervisor_lost`, its processes killed."""
+        attempt = self._find(run)
+        if attempt is None:
+            attempt = self._know(run)
+            attempt.started.set_result(LaunchFailed(f"cannot find {run}: it has no record"))
+            self._do(self._bury(attempt, record.Record()))
+        return await asyncio.shield(attempt.over)
+
+    async def stop(self, run: RunName, *, at_once: bool = False) -> None:
+        """See :class:`runnersd.machine.Launcher`. Without a record it gets one, so that it can never start."""
+        attempt = self._find(run)
+        if attempt is None:
+            self._make_directory(run)
+            if record.bar(self._names(run)[0], stopped="It was stopped before it was started."):
+                return
+            attempt = self._find(run)
+            if attempt is None:
+                return  # made and forgotten meanwhile: it is over
+        attempt.stop = True
+        attempt.at_once = attempt.at_once or at_once
+        attempt.pass_stop()
+
+    async def signal(self, run: RunName, number: int) -> None:
+        """See :class:`runnersd.machine.Launcher`.
+
+        Raises:
+            ValueError: it is not one of the signals 1 to 30.
+        """
+        if not 1 <= number <= supervisor.PASSED:
+            raise ValueError(f"cannot pass signal {number} on: only 1 to {supervisor.PASSED}")
+        attempt = self._find(run)
+        if attempt is not None:
+            await asyncio.shield(attempt.started)
+            attempt.signal(supervisor.pass_on(number))
+
+    async def forget(self, run: RunName) -> None:
+        """See :class:`runnersd.machine.Launcher`.
+
+        Raises:
+            ValueError: the attempt is not over.
+        """
+        attempt = self._find(run)
+        if attempt is not None and not attempt.over.done():
+            raise ValueError(f"cannot forget {run}: it is live")
+        loop = asyncio.get_running_loop()
+        done = self._forgotten.setdefault(run, loop.create_future())
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = loop.create_task(self._forget())
+        await asyncio.shield(done)
+
+    def supervisor(self, run: RunName) -> int | None:
+        """See :class:`runnersd.machine.Launcher`."""
+        attempt = self._find(run)
+        return attempt.pid if attempt is not None and attempt.pidfd is not None else None
+
+    def logs(self, run: RunName) -> tuple[Path, Path]:
+        """See :class:`runnersd.machine.Launcher`."""
+        _, out, err = self._names(run)
+        return Path(out), Path(err)
+
+    async def close(self) -> None:
+        """See :class:`runnersd.machine.Launcher`. Who still waits is cancelled."""
+        if self._forgetting is not None:
+            await self._forgetting
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in (self._connection, *self._former):
+            if connection is not None:
+                connection.close()
+        self._connection = None
+        for attempt in self._attempts.values():
+            attempt.unwatch()
+            attempt.started.cancel()
+            attempt.over.cancel()
+        self._attempts.clear()
+        self._in_flight.clear()
+
+    # ------------------------------------------------------------------------------------------------ the spawner
+
+    async def _connect(self) -> None:
+        connection = Connection(f"{self._directory}/spawner.lock", self._heard, self._spawner_died)
+        try:
+            await connection.start()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        for name, attempt in list(self._in_flight.items()):
+            self._send(name, attempt)
+
+    def _spawner_died(self) -> None:
+        former, self._connection = self._connection, None
+        if former is not None:  # it had been ready
+            self._former.append(former)
+            log.warning("the spawner of host jobs (pid %s) died: starting another", former.pid)
+            self._do(self._reconnect())
+
+    async def _reconnect(self) -> None:
+        pause, longest = _RESTART
+        while True:
+            try:
+                return await self._connect()
+            except OSError as error:
+                log.error("%s; no host job can start; trying again", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    def _order(self, launch: Launch) -> Attempt:
+        attempt = self._know(launch.run)
+        name = str(launch.run)
+        path, out, err = self._names(launch.run)
+        who = launch.submitter
+        order = Order(
+            run=name, record=path, out=out, err=err, argv=launch.argv, cwd=launch.cwd, umask=launch.umask,
+            environment={**launch.environment, "RUNNERS_RUN": name}, grace=launch.grace, log_max=launch.log_max,
+            uid=who.uid if who else None, gid=who.gid if who else None, groups=who.groups if who else (),
+        )  # fmt: skip
+        attempt.order, attempt.cards = order.pack(), launch.gpus
+        self._in_flight[name] = attempt
+        self._send(name, attempt)
+        return attempt
+
+    def _send(self, name: str, attempt: Attempt) -> None:
+        if self._connection is None or attempt.order is None:
+            return  # sent when there is a spawner again
+        try:
+            self._make_directory(attempt.run)
+            locks = self._cards.descriptors(attempt.cards) if self._cards is not None else []
+            self._connection.send(name, attempt.order, locks)
+        except OSError as error:
+            self._heard(("failed", name, f"cannot hand it to a supervisor: {error.strerror}"), [])
+
+    def _heard(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
+        what, *rest = message
+        if what == "broken":
+            log.error("the spawner of host jobs failed: %s", rest[0])
+            return
+        attempt = self._in_flight.pop(rest[0], None)
+        if attempt is None:
+            for fd in descriptors:
+                os.close(fd)
+            return
+        attempt.order = None
+        if what == "started" and descriptors:
+            attempt.pid = rest[2]
+            attempt.watch(descriptors[0], self._supervisor_ended)
+            attempt.started.set_result(rest[1])
+            if attempt.stop:
+                attempt.pass_stop()
+        elif what == "failed":
+            self._never(attempt, rest[1])
+        elif what in ("started", "exists"):  # started, but there was no room for its descriptor
+            self._take_back(attempt, record.read(attempt.path))
+        else:
+            self._never(attempt, _DIED)
+
+    # ------------------------------------------------------------------------------------------------ attempts
+
+    def _names(self, run: RunName) -> tuple[str, str, str]:
+        return record.names(self._directory, run.job, run.attempt)
+
+    def _make_directory(self, run: RunName) -> None:
+        number = run.job // 1000
+        if number not in self._made:
+            (self.runs / str(number)).mkdir(mode=0o700, exist_ok=True)
+            self._made.add(number)
+
+    def _know(self, run: RunName) -> Attempt:
+        attempt = self._attempts[run] = Attempt(run, self._names(run)[0], asyncio.get_running_loop())
+        return attempt
+
+    def _find(self, run: RunName) -> Attempt | None:
+        """The attempt as known here, else as its record tells; None when there is no record."""
+        attempt = self._attempts.get(run)
+        if attempt is None:
+            found = record.read(self._names(run)[0])
+            if found is not None:
+                attempt = self._know(run)
+                self._take_back(attempt, found)
+        return attempt
+
+    def _take_back(self, attempt: Attempt, found: record.Record | None, why: str = _DIED) -> None:
+        """Go on from the record: over, or alive, or its supervisor is gone. ``why`` it did not start, if it did not."""
+        found = found or record.Record()
+        if found.empty:
+            self._never(attempt, why)
+            return
+        try:
+            pidfd = None if found.over else self._open(found)
+            if pidfd is None:
+                found = record.read(attempt.path) or found  # it may have ended between the two
+        except OSError as error:  # no descriptor is free: that proves nothing
+            log.error("cannot watch %s: %s; trying again", attempt.run, error)
+            self._do(self._look_again(attempt, _NO_ROOM))
+            return
+        if pidfd is None:
+            self._ended(attempt, found)
+            return
+        attempt.pid = found.pid
+        attempt.watch(pidfd, self._supervisor_ended)
+        if found.started is None:
+            self._do(self._await_start(attempt))
+        elif not attempt.started.done():
+            attempt.started.set_result(found.started)
+        if attempt.stop:
+            attempt.pass_stop()
+
+    def _open(self, found: record.Record) -> int | None:
+        """A pidfd of the living supervisor that wrote this, and of nobody else."""
+        if found.boot != self._boot or found.pid is None:
+            return None
+        try:
+            pidfd = os.pidfd_open(found.pid)
+        except ProcessLookupError:
+            return None
+        ours = False
+        try:
+            now = processes.look(found.pid)  # after it was opened: now the pid cannot change hands
+            ours = now is not None and now.start == found.start
+        finally:
+            if not ours:
+                os.close(pidfd)
+        return pidfd if ours else None
+
+    async def _await_start(self, attempt: Attempt) -> None:
+        """Of an attempt taken back in the middle of its launch."""
+        while not attempt.started.done():
+            await asyncio.sleep(_LOOK_AGAIN)
+            found = record.read(attempt.path)
+            if found is not None and found.started is not None and not attempt.started.done():
+                attempt.started.set_result(found.started)
+
+    def _never(self, attempt: Attempt, why: str) -> None:
+        """It did not start: make sure that it never will."""
+        try:
+            self._make_directory(attempt.run)
+            if not record.bar(attempt.path, failed=why):
+                found = record.read(attempt.path)
+                if found is not None and found.empty and not record.take_over(attempt.path, why):
+                    self._do(self._look_again(attempt, _LOOK_AGAIN, why))  # somebody is just starting it
+                    return
+        except OSError as error:
+            log.warning("cannot record that %s did not start: %s", attempt.run, error)
+            attempt.settle(Outcome(None, failure=Reason(Code.LAUNCH_FAILED, why)))
+            return
+        found = record.read(attempt.path)
+        if found is not None and found.over:
+            self._ended(attempt, found)
+        else:
+            self._take_back(attempt, found)
+
+    async def _look_again(self, attempt: Attempt, pause: float, why: str = _DIED) -> None:
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                return self._take_back(attempt, record.read(attempt.path), why)
+            except OSError as error:
+                log.error("cannot read the record of %s: %s; trying again", attempt.run, error)
+                pause = _NO_ROOM
+
+    async def _forget(self) -> None:
+        """Remove records, many at once and beside the loop: a journal under load lets each wait for milliseconds."""
+        while self._forgotten:
+            runs, self._forgotten = self._forgotten, {}
+            try:
+                await asyncio.to_thread(record.remove, [self._names(run)[0] for run in runs])
+            except OSError as error:
+                log.warning("cannot remove the records of attempts that are over: %s", error)
+            for run, done in runs.items():
+                self._attempts.pop(run, None)
+                done.set_result(None)
+            await asyncio.sleep(_FORGET)
+
+    def _supervisor_ended(self, attempt: Attempt) -> None:
+        attempt.unwatch()
+        try:
+            found = record.read(attempt.path)
+        except OSError as error:
+            log.error("cannot read the record of %s: %s; trying again", attempt.run, error)
+            self._do(self._look_again(attempt, _NO_ROOM))
+        else:
+            self._ended(attempt, found or record.Record())
+
+    def _ended(self, attempt: Attempt, found: record.Record) -> None:
+        """Its supervisor is gone: by what it wrote down, or unseen."""
+        outcome = outcome_of(found)
+        if outcome is None and found.boot is not None and found.boot != self._boot:
+            text = "The machine was restarted while it ran."
+            outcome = Outcome(None, started_at=found.started, failure=Reason(Code.MACHINE_RESTARTED, text))
+        if outcome is not None:
+            attempt.settle(outcome)
+            return
+        if not attempt.started.done():  # nobody can say that it did not run
+            attempt.started.set_result(found.started or Path(attempt.path).stat().st_mtime)
+        self._do(self._bury(attempt, found))
+
+    async def _bury(self, attempt: Attempt, found: record.Record) -> None:
+        log.warning("the supervisor of %s is gone: looking for its processes", attempt.run)
+        await end_strays(attempt, found)
+        text = "Its supervisor was killed: how it ended was not seen."
+        if found.broken is not None:
+            text = "Its supervisor failed: how it ended was not seen."
+            log.error("the supervisor of %s failed: %s", attempt.run, found.broken)
+        attempt.settle(Outcome(None, started_at=found.started, failure=Reason(Code.SUPERVISOR_LOST, text)))
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

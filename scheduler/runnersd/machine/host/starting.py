@@ -1,0 +1,125 @@
+# ruff: noqa: PTH112 - pathlib would weigh on every fork
+"""How a job's first process comes to be: own session, submitter's rights, umask and directory, nothing inherited."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+
+from . import order as orders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+#: Every signal, and those that can have a disposition.
+EVERY = frozenset(signal.valid_signals())
+_DEFAULTED = EVERY - {signal.SIGKILL, signal.SIGSTOP}
+
+
+class LaunchError(Exception):
+    """It did not start, and why."""
+
+
+def start(order: orders.Order, out: int, err: int) -> int:
+    """Run the order's program with these two as its stdout and stderr; its pid. Every signal must be blocked.
+
+    Raises:
+        LaunchError: it did not start.
+    """
+    try:
+        return _spawn(order, out, err) if order.uid is None else _fork(order, out, err)
+    except OSError as error:
+        raise LaunchError(f"cannot run {order.argv[0]!r}: {error.strerror or error}") from error
+    except (ValueError, LookupError) as error:  # a NUL in an argument, no argument at all
+        raise LaunchError(f"cannot run {' '.join(order.argv)!r}: {error}") from error
+
+
+def _spawn(order: orders.Order, out: int, err: int) -> int:
+    """Start as the user we are. posix_spawn costs half of a fork; it inherits the umask and the directory."""
+    os.umask(order.umask)
+    try:
+        _enter(order)
+        return os.posix_spawn(
+            _program(order), order.argv, order.environment,
+            file_actions=[(os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2)],
+            setsid=True, setsigmask=(), setsigdef=_DEFAULTED,
+        )  # fmt: skip
+    finally:
+        os.umask(0o077)
+        os.chdir("/")
+
+
+def _fork(order: orders.Order, out: int, err: int) -> int:
+    """Start as the submitter: whatever looks at their files happens after the change, as them."""
+    errors, errors_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become_job(order, out, err)
+        except LaunchError as error:
+            os.write(errors_end, str(error).encode(errors="replace"))
+        except (OSError, ValueError, LookupError) as error:
+            why = getattr(error, "strerror", None) or error
+            os.write(errors_end, f"cannot run {order.argv[0]!r}: {why}".encode(errors="replace"))
+        finally:
+            os._exit(127)
+    os.close(errors_end)
+    with open(errors, "rb") as file:
+        why = file.read().decode(errors="replace")
+    if why:
+        os.waitpid(pid, 0)
+        raise LaunchError(why)
+    return pid
+
+
+def _program(order: orders.Order) -> str:
+    """Its command where that has a slash, else the first such program on the job's own PATH."""
+    name = order.argv[0]
+    if not name:
+        raise ValueError("its first word is empty")
+    if "/" in name:
+        return name
+    for directory in order.environment.get("PATH", os.defpath).split(":"):
+        path = f"{directory}/{name}" if directory else name
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    raise FileNotFoundError(errno.ENOENT, "No such program on its PATH")
+
+
+def _enter(order: orders.Order) -> None:
+    try:
+        os.chdir(order.cwd)
+    except OSError as error:
+        raise LaunchError(f"cannot run {order.argv[0]!r} in {order.cwd!r}: {error.strerror}") from error
+
+
+def _become_job(order: orders.Order, out: int, err: int) -> NoReturn:
+    """In the child: its own session, its submitter's rights, then the job. Order: PITFALLS 65.
+
+    Raises:
+        LaunchError: the change of user failed, or the directory cannot be entered.
+        OSError: the program cannot be run.
+    """
+    signal.set_wakeup_fd(-1)
+    os.setsid()
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    uid, gid = order.uid, order.gid
+    assert uid is not None and gid is not None
+    try:
+        os.setgroups(list(order.groups))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: {error.strerror}") from error
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or set(os.getgroups()) != set(order.groups):
+        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: the change of user did not hold")
+    os.umask(order.umask)
+    _enter(order)
+    for number in _DEFAULTED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.execve(_program(order), order.argv, order.environment)

@@ -1,0 +1,246 @@
+"""Looking at jobs and changing them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from aiohttp import web
+
+import runners
+from runners.api import SETTLED
+from runners.errors import IllegalTransition, InvalidRequest
+from runnersd.engine import Engine
+from runnersd.model import Job
+from runnersd.server.call import Call, as_object, encode, reply
+from runnersd.server.parameters import Target
+from runnersd.views import detail_view
+
+#: Views made at one go before the loop gets its turn.
+SLICE = 500
+#: Finished jobs that `status` shows.
+RECENT = 10
+#: Finished jobs read from disk at one go.
+PAGE = 1000
+#: Jobs of a pipeline changed at one go; they share commits.
+TOGETHER = 1000
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+async def status(call: Call) -> web.StreamResponse:
+    """Cards, then live jobs, then waiting ones in the order they will run, then finished ones, newest first."""
+    engine = call.engine
+    limit: int | None = call.query["limit"]
+    uid = call.peer.uid if call.query["mine"] else None
+    if call.query["ids"] is not None:
+        jobs = await _named(call.query["ids"], engine)
+        jobs = [job for job in jobs if uid is None or job.pipeline.submitter.uid == uid][:limit]
+    else:
+        settled = await _settled(call, uid, limit)
+        unsettled = _unsettled(engine, uid)
+        # A long queue does not push all that has just finished off the screen.
+        room = None if limit is None else limit - min(len(settled), limit // 5)
+        jobs = list(itertools.islice(unsettled, room))
+        jobs += settled if limit is None else settled[: limit - len(jobs)]
+    store = engine.store
+    head = {
+        "daemon": {
+            "version": runners.__version__,
+            "pid": os.getpid(),
+            "uptime": max(engine.clock() - engine.started_at, 0.0),
+            "engine": engine.config.engine,
+            "paused": store.paused,
+            **({"notice": engine.notice} if engine.notice else {}),
+        },
+        "gpus": engine.gpus(),
+        "counts": store.counts(),
+    }
+    body = encode(head)[:-1] + b',"jobs":[' + await _encoded(engine, jobs) + b"]}"
+    await call.saved()
+    return web.Response(body=body, content_type="application/json")
+
+
+async def listing(call: Call) -> web.StreamResponse:
+    """Jobs that fit the filters, a page at a time."""
+    query = call.query
+    jobs = await call.engine.store.jobs(
+        states=query["state"],
+        user=query["user"],
+        pipeline=query["pipeline"],
+        name=query["name"],
+        limit=query["limit"],
+        after=query["after"],
+        newest_first=query["newest"],
+    )
+    follows = jobs[-1].id if len(jobs) == query["limit"] else None
+    body = b'{"jobs":[' + await _encoded(call.engine, jobs) + b'],"next":' + encode(follows) + b"}"
+    await call.saved()
+    return web.Response(body=body, content_type="application/json")
+
+
+async def detail(call: Call) -> web.StreamResponse:
+    """Everything known of a job; of a pipeline, the status objects of its jobs."""
+    engine = call.engine
+    if call.pipeline is not None:
+        body = b'{"jobs":[' + await _encoded(engine, call.jobs) + b"]}"
+        await call.saved()
+        return web.Response(body=body, content_type="application/json")
+    attempts = await engine.store.attempts(call.jobs[0].id)
+    events = await engine.store.events_of(call.jobs[0].id)
+    [job] = await _current(engine, call.jobs)
+    private = call.access.owns(call.peer, job)
+    view = detail_view(job, engine.view(job), attempts, events, private)
+    if private and job.attempt:
+        stdout, stderr = engine.logs(job, job.attempt)
+        view["logs"] = {"stdout": str(stdout), "stderr": str(stderr)}
+    await call.saved()
+    return reply(view)
+
+
+# -- changing ----------------------------------------------------------------------------------------------------------
+
+
+async def change(call: Call) -> web.StreamResponse:
+    """Hold, release, or change what a job asks for."""
+    changes = dict(as_object(call.body))
+    held = changes.pop("held", None)
+    if held is not None and not isinstance(held, bool):
+        raise InvalidRequest("cannot read the body: held must be true or false")
+    if held is None and not changes:
+        raise InvalidRequest("cannot change the job: no key was given; give held, or a job's key such as priority")
+
+    async def act(job: Job) -> Job:
+        if changes:
+            job = await call.engine.update(job.id, changes, operator=call.operator)
+        if held is not None:
+            job = await (call.engine.hold(job.id, call.user) if held else call.engine.release(job.id))
+        return job
+
+    return await _each(call, act, "change")
+
+
+async def cancel(call: Call) -> web.StreamResponse:
+    """End live jobs, take waiting ones out of the queue."""
+
+    async def act(job: Job) -> Job:
+        return await call.engine.cancel(job.id, call.user, at_once=call.body["now"])
+
+    return await _each(call, act, "cancel")
+
+
+async def signal(call: Call) -> web.StreamResponse:
+    """Pass a signal on to live jobs."""
+    number = call.body["signal"]
+    if number is None:
+        raise InvalidRequest('cannot signal: the body must say which, such as {"signal": 2}')
+
+    async def act(job: Job) -> Job:
+        return await call.engine.signal(job.id, number)
+
+    return await _each(call, act, "signal")
+
+
+async def _each(call: Call, act: Callable[[Job], Awaitable[Job]], verb: str) -> web.StreamResponse:
+    """Do it to the job, or to every job of the pipeline that it can be done to."""
+    if call.pipeline is None:
+        changed = await _current(call.engine, [await act(call.jobs[0])])
+        return reply(call.engine.views(changed)[0])
+    # What waits goes first, last things first: no job starts because another one of its pipeline has just ended.
+    todo = sorted((job for job in call.jobs if not job.settled), key=lambda job: (job.live, -job.position))
+    if not todo:
+        raise IllegalTransition(f"cannot {verb} {call.target}: all of its jobs are over")
+    done: list[Job] = []
+    refused: list[IllegalTransition] = []
+    for start in range(0, len(todo), TOGETHER):
+        outcomes = await asyncio.gather(*map(act, todo[start : start + TOGETHER]), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, IllegalTransition):
+                refused.append(outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                done.append(outcome)
+    if not done:
+        raise refused[0]
+    done.sort(key=lambda job: job.position)
+    body = b'{"jobs":[' + await _encoded(call.engine, done) + b"]}"
+    return web.Response(body=body, content_type="application/json")
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _unsettled(engine: Engine, uid: int | None) -> Iterable[Job]:
+    """Live jobs, then the queue in order, as far as the reader goes on asking."""
+    snapshot = engine.store.snapshot
+    every = itertools.chain(list(snapshot.live.values()), snapshot.in_order())
+    return every if uid is None else (job for job in every if job.pipeline.submitter.uid == uid)
+
+
+async def _settled(call: Call, uid: int | None, limit: int | None) -> list[Job]:
+    """The finished jobs that were asked for, newest first."""
+    store = call.engine.store
+    if not call.query["all"]:
+        if uid is None:
+            return list(store.recent)[:RECENT]
+        return await store.jobs(states=tuple(SETTLED), user=uid, limit=RECENT, newest_first=True)
+    found: list[Job] = []
+    after = None
+    while limit is None or len(found) < limit:
+        page = await store.jobs(
+            states=tuple(SETTLED),
+            user=uid,
+            limit=PAGE,
+            after=after,
+            newest_first=True,
+        )
+        found += page
+        if len(page) < PAGE:
+            break
+        after = page[-1].id
+    return found
+
+
+async def _named(targets: Sequence[Target], engine: Engine) -> list[Job]:
+    """The jobs that these IDs name, each once, in the order they were named."""
+    found: dict[int, Job] = {}
+    for one in targets:
+        if one.kind == "pipeline":
+            _, jobs = await engine.store.pipeline(one.number)
+            found.update((job.id, job) for job in jobs)
+        else:
+            found[one.number] = await engine.store.job(one.number)
+    return list(found.values())
+
+
+async def _current(engine: Engine, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs as they are at the moment this returns: while a handler waited they may have moved on, or ended and left
+    memory with all of their pipeline. Views are made of no others."""
+    ended: dict[int, Job] = {}
+    while True:
+        known = engine.store.snapshot.jobs
+        found = [known.get(job.id) or (job if job.settled else ended.get(job.id)) for job in jobs]
+        missing = [job for job, now in zip(jobs, found, strict=True) if now is None]
+        if not missing:
+            return [job for job in found if job is not None]
+        for job in missing:
+            now = await engine.store.job(job.id)
+            if now.settled:
+                ended[job.id] = now
+
+
+async def _encoded(engine: Engine, jobs: Sequence[Job]) -> bytes:
+    """The jobs' status objects as JSON, without the brackets; many of them in slices, so that the loop goes on."""
+    parts = []
+    for start in range(0, len(jobs), SLICE):
+        if start:
+            await asyncio.sleep(0)
+        views: list[Any] = engine.views(await _current(engine, jobs[start : start + SLICE]))
+        parts.append(json.dumps(views, separators=(",", ":"), allow_nan=False)[1:-1])
+    return ",".join(parts).encode()
