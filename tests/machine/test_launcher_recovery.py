@@ -114,7 +114,9 @@ async def test_after_a_restart_of_the_machine_nobody_is_touched(world: HostWorld
     await launcher.wait(RUN)
     with subprocess.Popen(["sleep", "1000"], start_new_session=True, env={"RUNNERS_RUN": str(RUN)}) as decoy:
         lines = world.record(RUN).read_text().splitlines()[:2]
-        first = json.loads(lines[0]) | {"boot": "another", "pid": decoy.pid}
+        there = processes.look(decoy.pid)
+        assert there is not None  # the same pid at the same moment, counted from another boot
+        first = json.loads(lines[0]) | {"boot": "another", "pid": decoy.pid, "start": there.start}
         world.record(RUN).write_text(json.dumps(first) + "\n" + lines[1] + "\n")
         launcher = await world.daemon()
         await launcher.stop(RUN, at_once=True)

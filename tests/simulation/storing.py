@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.builders import ANN, spec
-from runners.api import Code
+from runners.api import WAITING, Code
 from runners.spec import JobSpec, PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.model import Job, Reason, Submitter
@@ -80,7 +80,11 @@ def image(memory: Memory | Store) -> dict[str, Any]:
     return {
         "jobs": dict(snapshot.jobs),
         "pipelines": {id: progress.pipeline for id, progress in snapshot.progress.items()},
-        "why": {job.id: snapshot.progress[job.pipeline.id].why(job.position) for job in snapshot.jobs.values()},
+        "why": {
+            job.id: snapshot.progress[job.pipeline.id].why(job.position)
+            for job in snapshot.jobs.values()
+            if job.state in WAITING
+        },
         "live": dict(snapshot.live),
         "holders": {gpu: dict(jobs) for gpu, jobs in snapshot.holders.items()},
         "waiting": list(snapshot.waiting),

@@ -70,8 +70,8 @@ def of_files(error: InvalidPipeline, files: list[str]) -> InvalidPipeline:
     """What the daemon says of JSON, said of the files it was made of."""
     problems = []
     for problem in error.problems:
-        file, path = files[0], problem.path
-        if len(files) > 1 and path.startswith("pipelines["):
+        file, path = files[0] if len(files) == 1 else "", problem.path
+        if path.startswith("pipelines["):
             number, _, path = path.removeprefix("pipelines[").partition("]")
             file = files[int(number)] if number.isdigit() and int(number) < len(files) else ""
             path = path.removeprefix(".")

@@ -24,6 +24,7 @@ WRONG: Final = object()
 #: The kernel takes no longer argument or environment string (MAX_ARG_STRLEN, less its NUL).
 MAX_TEXT = 128 * 1024 - 1
 MAX_NAME = 250  #: of a job, without its matrix values
+_MAX_DOTS = 60  #: each may be the end of a nested item's name
 MAX_FULL_NAME = 4096  #: with them
 MAX_NEEDS = 10_000  #: of one job; a name may stand for any number
 MAX_PROBLEMS = 200  #: named at once
@@ -241,6 +242,8 @@ def job_name(value: Any, check: Check, path: Path) -> Any:
     match = _FULL_NAME.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_FULL_NAME else None
     if match is None or len(match[1]) > MAX_NAME or (match[2] and _UNPRINTABLE.search(match[2])):
         return check.expected(path, f"a name of letters, digits, `.`, `_` and `-`, at most {MAX_NAME} of them", value)
+    if match[1].count(".") > _MAX_DOTS:
+        return check.wrong(path, f"more than {_MAX_DOTS} dots in the name {shown(value)}")
     if value == "all":
         return check.wrong(path, "a job cannot be named `all`: in `needs` it means every job above")
     return value

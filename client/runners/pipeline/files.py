@@ -11,7 +11,7 @@ from typing import Any
 from runners.errors import InvalidPipeline, Problem
 from runners.pipeline import schema
 from runners.pipeline.expand import Expansion
-from runners.pipeline.fields import Enough, is_text
+from runners.pipeline.fields import Enough
 from runners.pipeline.reader import MAX_BYTES
 from runners.pipeline.substitution import directory_values
 from runners.spec import PipelineSpec
@@ -77,9 +77,8 @@ def to_wire(
 ) -> dict[str, Any]:
     """What `POST /v1/pipelines` takes: the pipeline, and where and how it is submitted.
 
-    Environment variables that are not UTF-8 cannot travel as JSON; see :func:`unsendable`.
+    ``environment`` holds UTF-8 only: a variable that is not cannot travel as JSON, and the daemon refuses it.
     """
-    left_out = set(unsendable(environment))
     wire: dict[str, Any] = {
         "name": spec.name,
         "num_jobs": spec.num_jobs,
@@ -87,7 +86,7 @@ def to_wire(
         "barriers": [{"first": barrier.first, "last": barrier.last, "on": barrier.on} for barrier in spec.barriers],
         "items": list(spec.items),
         "cwd": cwd,
-        "env": {name: value for name, value in environment.items() if name not in left_out},
+        "env": dict(environment),
         "umask": umask,
         "after": list(after),
         "hold": hold,
@@ -95,8 +94,3 @@ def to_wire(
     if priority is not None:
         wire["priority"] = priority
     return wire
-
-
-def unsendable(environment: Mapping[str, str]) -> list[str]:
-    """The variables of an environment that :func:`to_wire` leaves out, because they are not UTF-8."""
-    return [name for name, value in environment.items() if not (is_text(name) and is_text(value))]

@@ -21,8 +21,8 @@ from runners.spec import Barrier, JobSpec, PipelineSpec, Submission
 DEFAULT_NUM_JOBS: Final = 10
 #: More jobs than this in one pipeline are refused before they cost anything; the daemon's own limit is lower.
 MAX_JOBS: Final = 50_000
-#: What all barriers together may span, and what merging `defaults` into the jobs may copy.
-_MAX_SPAN: Final = 2_000_000
+#: What all barriers together may span, and what merging `defaults` into the jobs may read; a bound on time.
+_MAX_SPAN: Final = 1_000_000
 
 
 class Key(NamedTuple):
@@ -215,12 +215,10 @@ def _with_defaults(document: Mapping[str, Any], raw: list[Any], check: Check) ->
     if "name" in defaults:
         check.wrong(("defaults", "name"), "names are unique, so there is no default for one")
         return raw
-    copied = len(raw) * len(defaults)
-    shared = defaults.get("env")
-    if isinstance(shared, dict):
-        copied += len(shared) * sum(isinstance(job, dict) and isinstance(job.get("env"), dict) for job in raw)
-    if copied > _MAX_SPAN:
-        check.wrong(("defaults",), "too much to copy into so many jobs")
+    # Each job reads its defaults anew, so what they hold counts once a job.
+    held = sum(len(value) if isinstance(value, (list, dict)) else len(str(value)) // 16 for value in defaults.values())
+    if len(raw) * (len(defaults) + held) > _MAX_SPAN:
+        check.wrong(("defaults",), f"too large to be merged into {len(raw)} jobs")
         return raw
     return [with_defaults(job, defaults) if isinstance(job, dict) else job for job in raw]
 
