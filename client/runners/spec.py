@@ -1,7 +1,7 @@
 """What a pipeline is once its file has been read: values both sides agree on, and nothing that acts.
 
-A file becomes a :class:`PipelineSpec` in the client (`runners.pipeline`), travels as JSON, and becomes the same value in
-the daemon by the same checks (`runners.pipeline.schema`). Durations are seconds, sizes bytes.
+A file becomes a :class:`PipelineSpec` in the client (`runners.pipeline`), travels as JSON, and becomes the same value
+in the daemon by the same checks (`runners.pipeline.schema`). Durations are seconds, sizes bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class Barrier:
-    """Nothing after position ``last`` starts before the jobs at ``first`` to ``last`` (inclusive) have ended, as ``on`` says."""
+    """Nothing after position ``last`` starts before the jobs from ``first`` to ``last`` have ended as ``on`` says."""
 
     first: int
     last: int

@@ -52,9 +52,7 @@ def admit(
         _check_needs(submission.pipeline)
         for number, spec in enumerate(jobs):
             if spec.priority > 0 and not operator:
-                raise NotAllowed(
-                    f"cannot give {spec.name} the priority {spec.priority}: above 0 needs an operator; ask one, or use 0"
-                )
+                raise NotAllowed(f"cannot give {spec.name} the priority {spec.priority}: above 0 needs an operator")
             problems += _problems(spec, f"jobs[{number}]", inventory, limits)
     if problems:
         raise InvalidPipeline("cannot submit: this machine could never run it", problems)

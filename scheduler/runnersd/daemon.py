@@ -46,7 +46,7 @@ async def run(config: Config, load: Callable[[], Config]) -> int:
 async def _run(config: Config, load: Callable[[], Config], state: StateDirectory) -> int:
     assert config.paths is not None, "checked by run()"
     loop = asyncio.get_running_loop()
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = boot_id()
     async with contextlib.AsyncExitStack() as stack:
         store = await Store.open(state.path / "runnersd.db", clock=time.time, boot=boot)
         stack.push_async_callback(store.close)
@@ -140,6 +140,11 @@ def _reload(engine: Engine, load: Callable[[], Config]) -> None:
         log.warning("needs a restart to take effect: %s", ", ".join(late))
     engine.configure(new)
     log.info("configuration read again")
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _machine(*, rebooted: bool) -> Machine:

@@ -260,7 +260,8 @@ class _Walk:
                 self._waiting_for[code] = job
                 if code is Code.NO_CPUS:
                     return Reason(code, f"needs {wanted:g} CPUs: {max(left, 0):g} of {self.world.cpus:g} free")
-                return Reason(code, f"needs {format_size(int(wanted))} of memory: {format_size(max(int(left), 0))} free")
+                free = format_size(max(int(left), 0))
+                return Reason(code, f"needs {format_size(int(wanted))} of memory: {free} free")
         return None
 
     def _choose(self, job: Job, held_back: bool) -> tuple[GpuId, ...] | Reason:

@@ -1,4 +1,4 @@
-"""What `update` and `retry` make of jobs that exist: a changed one, or a new pipeline of those that ended badly. Pure."""
+"""What `update` and `retry` make of jobs: a changed one, or a new pipeline of those that ended badly. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def revise(job: Job, changes: Mapping[str, Any], taken: Collection[str], now: fl
     document = {"name": "update", "jobs": [{**_plain(kept), **changes}], "cwd": job.pipeline.cwd, "env": {}}
     spec = read_submission(document, now=now).pipeline.jobs[0]
     if "name" in changes and spec.name in taken:
-        raise InvalidPipeline("cannot update", [Problem("name", f"{spec.name!r} is another job's name in this pipeline")])
+        problem = Problem("name", f"{spec.name!r} is another job's name in this pipeline")
+        raise InvalidPipeline("cannot update", [problem])
     spec = replace(spec, needs=job.spec.needs, blocking=job.spec.blocking, experiment=job.spec.experiment)
     begin = spec.begin if "begin" in changes else job.not_before
     return Revised(job.id, job.attempt, spec, begin)

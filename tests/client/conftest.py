@@ -103,7 +103,7 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedPr
 
     def run(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
         options = {"capture_output": True, "text": True, "timeout": 60, "check": False, **options}
-        return subprocess.run([sys.executable, "-m", "runners.cli", *words], **options)  # noqa: PLW1510
+        return subprocess.run([sys.executable, "-m", "runners.cli", *words], **options)
 
     return run
 

@@ -87,7 +87,7 @@ def shell_env(jobs: Responder, tmp_path: Path) -> Mapping[str, str]:
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "runners-client"
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -m runners.cli \"$@\"\n")
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m runners.cli "$@"\n')
     program.chmod(0o755)
     (tmp_path / "train one.yml").touch()
     (tmp_path / "train.yml").touch()
@@ -115,8 +115,8 @@ LINES = [
 @pytest.mark.parametrize(("line", "offered"), LINES)
 def test_bash_offers_it(shell_env: Mapping[str, str], tmp_path: Path, line: str, offered: list[str]) -> None:
     script = (
-        'source <(runners-client completion bash)\n'
-        'COMP_LINE=$1 COMP_POINT=${#1}\n'
+        "source <(runners-client completion bash)\n"
+        "COMP_LINE=$1 COMP_POINT=${#1}\n"
         'eval "$(complete -p runners-client | sed "s/.*-F \\([^ ]*\\).*/\\1/")"\n'
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
     )
@@ -125,7 +125,7 @@ def test_bash_offers_it(shell_env: Mapping[str, str], tmp_path: Path, line: str,
 
 def test_bash_gives_the_rest_of_an_assignment(shell_env: Mapping[str, str], tmp_path: Path) -> None:
     script = (
-        'source <(runners-client completion bash)\n'
+        "source <(runners-client completion bash)\n"
         'COMP_LINE="runners-client submit --after=1" COMP_POINT=${#COMP_LINE}\n'
         "_runners_client\n"
         'printf "%s\\n" "${COMPREPLY[@]}"\n'
@@ -150,7 +150,7 @@ def test_zsh_offers_it(shell_env: Mapping[str, str], tmp_path: Path, line: str, 
         "autoload -Uz compinit; compinit -u -D\n"
         "source <(runners-client completion zsh)\n"
         "compadd() {\n"
-        "  local -a taken; builtin compadd -A taken \"$@\"; print -rl -- $taken >> $OUT; builtin compadd \"$@\"\n"
+        '  local -a taken; builtin compadd -A taken "$@"; print -rl -- $taken >> $OUT; builtin compadd "$@"\n'
         "}\n"
     )
     driver = (

@@ -78,7 +78,9 @@ def test_run_is_125_also_for_wrong_words(cli: Cli) -> None:
     assert cli("run", "--gpus", "two", "--", "true").returncode == 125
 
 
-def test_a_socket_that_may_not_be_used_is_exit_4(tmp_path_factory: pytest.TempPathFactory, responder: Responder) -> None:
+def test_a_socket_that_may_not_be_used_is_exit_4(
+    tmp_path_factory: pytest.TempPathFactory, responder: Responder
+) -> None:
     """As a stranger: root is nobody's stranger, so the child becomes one."""
     responder.path.chmod(0o600)
     code = (

@@ -56,7 +56,12 @@ def test_ids_go_on_as_long_as_they_are_ids(line: str, after: list[str], files: l
 
 
 @pytest.mark.parametrize(
-    "line", ["run --gpus 2 -- python x.py --gpus 7 -h", "run -g2 python x.py --gpus 7 -h", "run -g 2 -- python x.py --gpus 7 -h"]
+    "line",
+    [
+        "run --gpus 2 -- python x.py --gpus 7 -h",
+        "run -g2 python x.py --gpus 7 -h",
+        "run -g 2 -- python x.py --gpus 7 -h",
+    ],
 )
 def test_a_commands_own_options_are_its_own(line: str) -> None:
     words = read(line)

@@ -61,7 +61,16 @@ def test_no_line_is_wider_than_the_terminal(most: int, history: dict[str, list[i
 
 def test_a_screen_of_100_columns_has_what_matters() -> None:
     text = "\n".join(drawn(busy()))
-    for expected in ("A100-SXM4-80GB", "RTX 4090", "79/80 GiB", "100%", "700W", "reserved", "foreign", "used by python3"):
+    for expected in (
+        "A100-SXM4-80GB",
+        "RTX 4090",
+        "79/80 GiB",
+        "100%",
+        "700W",
+        "reserved",
+        "foreign",
+        "used by python3",
+    ):
         assert expected in text
     assert "Running 3" in text
     assert "Queued 2" in text
@@ -125,7 +134,13 @@ def test_colour_is_only_there_when_wanted_and_takes_no_room() -> None:
 
 @pytest.mark.parametrize(
     ("text", "most", "cut"),
-    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"), ("abcdefg", 5, "ab…fg"), ("abc", 1, "…"), ("日本語テキスト", 7, "日…スト")],
+    [
+        ("abcdef", 6, "abcdef"),
+        ("abcdefg", 6, "abc…fg"),
+        ("abcdefg", 5, "ab…fg"),
+        ("abc", 1, "…"),
+        ("日本語テキスト", 7, "日…スト"),
+    ],
 )
 def test_cut_in_the_middle(text: str, most: int, cut: str) -> None:
     found = lines.middle(text, most)
@@ -156,7 +171,15 @@ def test_sizes(count: int | None, said: str) -> None:
 
 @pytest.mark.parametrize(
     ("given", "short"),
-    [("", ""), ("0", "0"), ("0,1", "0,1"), ("0,1,2,3,6", "0-3,6"), ("0,2,4", "0,2,4"), ("0,1,?", "0,1,?"), ("2 cards", "2 cards")],
+    [
+        ("", ""),
+        ("0", "0"),
+        ("0,1", "0,1"),
+        ("0,1,2,3,6", "0-3,6"),
+        ("0,2,4", "0,2,4"),
+        ("0,1,?", "0,1,?"),
+        ("2 cards", "2 cards"),
+    ],
 )
 def test_ranges(given: str, short: str) -> None:
     assert ranges(given) == short
@@ -216,19 +239,53 @@ def test_the_page_of_a_job() -> None:
         exit_code=3,
         attempt=2,
         reason={"code": "exit_code", "text": "exited with code 3"},
-        spec={"name": "job12", "command": ["python", "a b.py"], "num_gpus": 2, "gpu_memory": 20 << 30, "time_limit": 7200.0,
-              "needs": [{"job": "prep", "on": "finished"}], "gpu_shared": True, "env": {"A": "1"}},
+        spec={
+            "name": "job12",
+            "command": ["python", "a b.py"],
+            "num_gpus": 2,
+            "gpu_memory": 20 << 30,
+            "time_limit": 7200.0,
+            "needs": [{"job": "prep", "on": "finished"}],
+            "gpu_shared": True,
+            "env": {"A": "1"},
+        },
         attempts=[
-            {"attempt": 1, "state": "failed", "reason": {"code": "signal", "text": "killed by SIGKILL (9)"},
-             "exit_code": 137, "gpus": ["GPU-00000001"], "started_at": now - 300, "finished_at": now - 200},
+            {
+                "attempt": 1,
+                "state": "failed",
+                "reason": {"code": "signal", "text": "killed by SIGKILL (9)"},
+                "exit_code": 137,
+                "gpus": ["GPU-00000001"],
+                "started_at": now - 300,
+                "finished_at": now - 200,
+            },
         ],
         events=[],
         pipeline_name="demo",
         cwd="/home/ann",
         logs={"stdout": "/x/12.out"},
     )
-    text = "\n".join(lines.paint(line, 200, False) for line in detail(cast(Any, job), {"GPU-00000000": 0, "GPU-00000001": 1}, now))
-    for expected in ("job 12", "✗ failed", "exited with code 3", "python 'a b.py'", "p1 demo", "ann (1001)", "/home/ann",
-                     "2 (index 0,1)", "20 GiB", "2h 00m", "prep (finished)", "gpu shared  yes", "A=1", "killed by SIGKILL",
-                     "1m 40s", "runners-client logs 12", "/x/12.out", "exit code   3"):
+    text = "\n".join(
+        lines.paint(line, 200, False) for line in detail(cast(Any, job), {"GPU-00000000": 0, "GPU-00000001": 1}, now)
+    )
+    for expected in (
+        "job 12",
+        "✗ failed",
+        "exited with code 3",
+        "python 'a b.py'",
+        "p1 demo",
+        "ann (1001)",
+        "/home/ann",
+        "2 (index 0,1)",
+        "20 GiB",
+        "2h 00m",
+        "prep (finished)",
+        "gpu shared  yes",
+        "A=1",
+        "killed by SIGKILL",
+        "1m 40s",
+        "runners-client logs 12",
+        "/x/12.out",
+        "exit code   3",
+    ):
         assert expected in text, expected

@@ -99,9 +99,7 @@ def test_silence_ends(responder: Responder) -> None:
         ("method-not-allowed", "405 No", errors.InvalidRequest),
     ],
 )
-def test_problems_become_errors(
-    responder: Responder, code: str, status: str, kind: type[errors.RunnersError]
-) -> None:
+def test_problems_become_errors(responder: Responder, code: str, status: str, kind: type[errors.RunnersError]) -> None:
     client = ask(responder, response({"code": code, "detail": "cannot x: y"}, status))
     with pytest.raises(kind, match="^cannot x: y$") as raised:
         client.job(1)

@@ -43,8 +43,9 @@ def test_foreign_is_what_no_job_of_the_card_started_and_nobody_ignores(process: 
 
 
 def test_foreign_processes_are_all_named_in_their_order() -> None:
-    ours, one, other = GpuProcess(1, "compute", 1, ancestors=(SUPERVISOR,)), *(
-        GpuProcess(pid, "compute", 1) for pid in (7, 3)
+    ours, one, other = (
+        GpuProcess(1, "compute", 1, ancestors=(SUPERVISOR,)),
+        *(GpuProcess(pid, "compute", 1) for pid in (7, 3)),
     )
     assert foreign_processes(Gpu("GPU-a", 0, processes=(one, ours, other)), {SUPERVISOR}, POLICY) == (one, other)
     assert foreign_processes(Gpu("GPU-a", 0, processes=(one, ours)), set(), POLICY) == (one, ours)

@@ -197,7 +197,9 @@ def drawn() -> str:
 
 
 def test_the_diagram_is_the_table() -> None:
-    assert DIAGRAM.read_text() == drawn(), "draw it again: PYTHONPATH=client:scheduler:tests python tests/core/test_lifecycle.py"
+    assert DIAGRAM.read_text() == drawn(), (
+        "draw it again: PYTHONPATH=client:scheduler:tests python tests/core/test_lifecycle.py"
+    )
 
 
 if __name__ == "__main__":

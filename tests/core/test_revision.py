@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from core.builders import GIB, Queue, spec
 
+from core.builders import GIB, Queue, spec
 from runners.errors import IllegalTransition, InvalidPipeline
 from runners.spec import Need
 from runnersd import lifecycle

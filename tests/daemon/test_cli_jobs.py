@@ -44,7 +44,9 @@ def err(done: subprocess.CompletedProcess[bytes], code: int) -> str:
 
 
 def test_submit_prints_ids_and_wait_gives_the_verdict(daemon: Daemon, tmp_path: Path) -> None:
-    file = pipeline(tmp_path, "jobs:\n- {name: a, command: 'true'}\n- {name: b, command: exit 3, allow_failure: true}\n")
+    file = pipeline(
+        tmp_path, "jobs:\n- {name: a, command: 'true'}\n- {name: b, command: exit 3, allow_failure: true}\n"
+    )
     made = json.loads(out(daemon.run("submit", file, "--json", cwd=tmp_path)))
     assert set(made) == {"pipeline", "jobs"}
     assert [job["name"] for job in made["jobs"]] == ["a", "b"]
@@ -63,7 +65,9 @@ def test_submit_prints_ids_and_wait_gives_the_verdict(daemon: Daemon, tmp_path: 
 
 
 def test_submit_wait_prints_a_line_for_each_that_ends(daemon: Daemon, tmp_path: Path) -> None:
-    file = pipeline(tmp_path, "name: two\njobs:\n- {name: a, command: 'true'}\n- {name: b, command: 'true', needs: [a]}\n")
+    file = pipeline(
+        tmp_path, "name: two\njobs:\n- {name: a, command: 'true'}\n- {name: b, command: 'true', needs: [a]}\n"
+    )
     lines = out(daemon.run("submit", file, "--wait", cwd=tmp_path)).splitlines()
     id = lines[0].split()[0]
     assert lines[0] == f"{id} two: 2 jobs"
@@ -81,7 +85,12 @@ def test_submit_follow_in_a_pipe_is_a_line_for_each_change(daemon: Daemon, tmp_p
     file = pipeline(tmp_path, "jobs:\n- {name: a, command: exit 4}\n- {name: b, command: 'true', needs: [a]}\n")
     lines = out(daemon.run("submit", file, "--follow", cwd=tmp_path), 1).splitlines()
     changes = [line.split(" ", 1)[1].partition(" after")[0].partition(":")[0] for line in lines[3:-2]]
-    assert [change for change in changes if change.startswith("a ")] == ["a queued", "a starting", "a running", "a failed"]
+    assert [change for change in changes if change.startswith("a ")] == [
+        "a queued",
+        "a starting",
+        "a running",
+        "a failed",
+    ]
     assert changes[-1] == "b skipped"
     assert lines[-2].endswith(": 1 failed, 1 skipped")
     assert lines[-1].startswith("`runners-client logs ")
@@ -134,7 +143,9 @@ def test_name_hold_after_and_several_files(daemon: Daemon, tmp_path: Path) -> No
     assert daemon.job(later[0])["reason"]["code"] == "needs_jobs"
     assert f"{held} " in out(daemon.run("release", made["pipeline"]))
     out(daemon.run("wait", *map(str, later)))
-    assert err(daemon.run("submit", file, file, "--name", "x", cwd=tmp_path), 2).startswith("runners-client: cannot submit")
+    assert err(daemon.run("submit", file, file, "--name", "x", cwd=tmp_path), 2).startswith(
+        "runners-client: cannot submit"
+    )
     assert err(daemon.run("submit", file, "--after", "99999", cwd=tmp_path), 5)
 
 
@@ -276,7 +287,9 @@ def test_wait_follow_and_run_outlive_a_restart_of_the_daemon(tmp_path: Path) -> 
         client = [sys.executable, "-m", "runners.cli"]
         pipe = subprocess.PIPE
         run = subprocess.Popen([*client, "run", "--", "sh", "-c", script], env=daemon.env, stdout=pipe, stderr=pipe)
-        id = eventually("it runs", lambda: [job["id"] for job in daemon.client().jobs() if job["state"] == "running"])[0]
+        id = eventually("it runs", lambda: [job["id"] for job in daemon.client().jobs() if job["state"] == "running"])[
+            0
+        ]
         logs = subprocess.Popen([*client, "logs", "-f", str(id)], env=daemon.env, stdout=pipe, stderr=pipe)
         wait = subprocess.Popen([*client, "wait", str(id)], env=daemon.env, stdout=pipe, stderr=pipe)
         assert run.stdout is not None and logs.stdout is not None

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from fake_nvml import FakeDriver
 from harness import oracle
 from harness.daemon import Daemon
-
 from runners.errors import RunnersError
 
 

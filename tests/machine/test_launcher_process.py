@@ -114,6 +114,14 @@ async def test_it_is_as_anybody_to_the_out_of_memory_killer(world: HostWorld, ou
     assert (await look(world))["oom"] == "0"
 
 
+async def test_its_supervisor_keeps_nothing_of_that(world: HostWorld, tmp_path: Path) -> None:
+    launcher = await world.daemon()
+    await launcher.launch(world.shell("echo ready; sleep 1000", umask=0o777))
+    await world.until(lambda: world.out(RUN))
+    assert os.readlink(f"/proc/{launcher.supervisor(RUN)}/cwd") == "/"
+    assert stat.S_IMODE(launcher.logs(RUN)[0].stat().st_mode) == 0o600
+
+
 async def test_no_supervisor_is_below_the_daemon(world: HostWorld) -> None:
     launcher = await world.daemon()
     await launcher.launch(world.order("serve"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -232,6 +233,17 @@ async def test_a_spawner_killed_at_any_moment_starts_nothing_twice(world: HostWo
             outcome = await launcher.wait(name)
             assert outcome.exit_code == 0 or failure(outcome) in (Code.LAUNCH_FAILED, Code.SUPERVISOR_LOST)
             assert world.starts(name) == (1 if outcome.exit_code == 0 else world.starts(name) & 1)
+
+
+async def test_a_supervisor_that_dies_before_the_start_is_reported(world: HostWorld) -> None:
+    launcher = await world.daemon()
+    resource.prlimit(await spawner(world), resource.RLIMIT_NOFILE, (5, 5))  # no room for a supervisor's descriptors
+    with pytest.raises(LaunchFailed, match="its supervisor died before it was started"):
+        await launcher.launch(world.order("true"))
+    launcher = await world.daemon()
+    with pytest.raises(LaunchFailed, match="its supervisor died before it was started"):
+        await launcher.launch(world.order("true"))
+    assert world.starts(RUN) == 0
 
 
 async def test_the_next_daemon_waits_for_launches_in_flight(world: HostWorld) -> None:

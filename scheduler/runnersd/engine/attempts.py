@@ -67,6 +67,11 @@ class Attempts:
         """Pass a signal on to a live job."""
         await self._launcher.signal(self.run_name(job), number)
 
+    async def all_over(self) -> None:
+        """Wait until no attempt is left to see through."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
     async def close(self) -> None:
         """Stop watching. Jobs keep running."""
         tasks = list(self._tasks.values())

@@ -263,8 +263,7 @@ class Engine:
         for id in [*snapshot.live, *(id for _, id in list(snapshot.waiting))]:
             if id in snapshot.jobs and not snapshot.jobs[id].settled:
                 await self.cancel(id, by)
-        while snapshot.live:
-            await asyncio.sleep(0.05)
+        await self._attempts.all_over()
         self.stopping.set()
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -9,14 +9,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.sight import Sight
-from runnersd.model import ForeignPolicy, Job
+from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Plan, Start, Stop, World, plan
 from runnersd.store import Store
+from runnersd.views import gpu_view
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ class Loop:
         self.low_disk: str | None = None
         self.last_turn = clock()
         self._woken = asyncio.Event()
+        self._card_states: dict[GpuId, str] = {}
         self._generation = store.generation
         self.configure(config)
 
@@ -110,7 +113,8 @@ class Loop:
                         self.store.record(lifecycle.Skipped(job.id, job.attempt, reason, None, now), now)
             # What was dropped may doom or let through others; everything else waits for news.
             if not any(isinstance(decision, Drop) for decision in self.plan.decisions):
-                return
+                break
+        self._announce_cards()
 
     async def run(self) -> None:
         """Turn for ever. Raises only for a bug, which must end the daemon."""
@@ -143,6 +147,17 @@ class Loop:
         self.attempts.ended -= ended_before
         if changed:
             self.wake()
+
+    def _announce_cards(self) -> None:
+        """Put every card whose state has changed since the last turn into the history."""
+        if not self.sight.inventory.gpus and not self._card_states:
+            return
+        world = self.world()
+        views = [gpu_view(gpu, world) for gpu in world.inventory.gpus]
+        for view in views:
+            if self._card_states.get(view["uuid"]) != view["state"]:
+                self.store.announce(f"gpu.{view['state']}", cast(dict[str, object], view))
+        self._card_states = {view["uuid"]: view["state"] for view in views}
 
     def _stop(self, job: Job, stopping: lifecycle.Stopping) -> None:
         self.attempts.stop(self.store.record(stopping, self.clock()))

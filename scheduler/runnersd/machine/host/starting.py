@@ -38,7 +38,7 @@ def start(order: orders.Order, out: int, err: int) -> int:
 
 def _spawn(order: orders.Order, out: int, err: int) -> int:
     """Start as the user we are. posix_spawn costs half of a fork; it inherits the umask and the directory."""
-    os.umask(order.umask)
+    ours = os.umask(order.umask)
     try:
         _enter(order)
         return os.posix_spawn(
@@ -47,7 +47,7 @@ def _spawn(order: orders.Order, out: int, err: int) -> int:
             setsid=True, setsigmask=(), setsigdef=_DEFAULTED,
         )  # fmt: skip
     finally:
-        os.umask(0o077)
+        os.umask(ours)
         os.chdir("/")
 
 

@@ -209,8 +209,6 @@ class Supervisor:
             self._stop(0.0)
         elif number in _FORWARD and self.main is not None:
             _to_group(self.main, _FORWARD[number])
-        elif number == signal.SIGCHLD and self.deadline is not None and self.pause > _KILL_AGAIN[0]:
-            self.deadline = time.monotonic()  # killing already: orphans of what just died may be new to us
 
     def _stop(self, grace: float) -> None:
         self.stopping = True

@@ -1,0 +1,186 @@
+"""What a person sees: `runners-client` on a pseudo-terminal, against a real daemon."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.daemon import PATIENCE, Daemon, eventually
+from runners.render.lines import width
+
+_ESCAPE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07)")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """One daemon for the module, which runs one job at a time."""
+    with Daemon(tmp_path_factory.mktemp("tty"), config={"jobs": {"max_running": 1}}) as one:
+        yield one
+
+
+class Terminal:
+    """A program on a terminal of its own: what it shows, and keys typed into it."""
+
+    def __init__(self, daemon: Daemon, *words: str, columns: int = 100, rows: int = 30, cwd: Path | None = None) -> None:
+        self._ours, its = os.openpty()
+        self.resize(columns, rows)
+        self.before = termios.tcgetattr(its)
+        self._its = its
+        env = {name: value for name, value in daemon.env.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
+        env |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+        self.child = subprocess.Popen(
+            [sys.executable, "-m", "runners.cli", *words], env=env, stdin=its, stdout=its, stderr=its,
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), cwd=cwd,
+        )  # fmt: skip
+        self.shown = ""
+
+    def resize(self, columns: int, rows: int) -> None:
+        """The window changes its size."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: str) -> None:
+        """Keys of the person."""
+        os.write(self._ours, keys.encode())
+
+    def until(self, text: str) -> str:
+        """Read until this has been shown; all that was."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.plain:
+            assert time.monotonic() < end, f"{text!r} was not shown: {self.plain[-2000:]!r}"
+            self._read(0.1)
+        return self.plain
+
+    def end(self) -> int:
+        """Wait for the program's end, and read the rest; its exit code."""
+        end = time.monotonic() + PATIENCE
+        while self.child.poll() is None:
+            assert time.monotonic() < end, f"it does not end: {self.plain[-2000:]!r}"
+            self._read(0.05)
+        self._read(0)
+        self.after = termios.tcgetattr(self._its)
+        os.close(self._its)
+        os.close(self._ours)
+        return self.child.returncode
+
+    @property
+    def plain(self) -> str:
+        """What was shown, without colours and movements."""
+        return _ESCAPE.sub("", self.shown)
+
+    def _read(self, timeout: float) -> None:
+        while select.select([self._ours], [], [], timeout)[0]:
+            self.shown += os.read(self._ours, 65536).decode(errors="replace")
+            timeout = 0
+
+
+def test_status_fits_its_columns(daemon: Daemon) -> None:
+    name = "a-very-long-name-" * 6
+    ids = daemon.submit({"name": name, "command": "sleep 60"}, *({"name": f"j{n}", "command": "true"} for n in range(9)))
+    eventually("it runs", lambda: daemon.job(ids[0])["state"] == "running")
+    for columns in (80, 100, 160):
+        terminal = Terminal(daemon, "status", columns=columns)
+        assert terminal.end() == 0
+        for line in terminal.plain.splitlines():
+            assert width(line) <= columns, line
+        assert "Running 1" in terminal.plain and "Queued 9" in terminal.plain
+        assert "\x1b[32m" in terminal.shown
+    for id in ids:
+        daemon.client().cancel(id, now=True)
+    daemon.wait(*ids)
+
+
+@pytest.mark.parametrize("leave", ["q", "\x03", "signal"])
+def test_watch_redraws_and_leaves_the_terminal_as_it_was(daemon: Daemon, leave: str) -> None:
+    terminal = Terminal(daemon, "status", "--watch")
+    terminal.until("runners ")
+    [id] = daemon.submit({"name": "appears", "command": "sleep 60"})
+    terminal.until("appears")
+    terminal.resize(60, 12)
+    seen = len(terminal.shown)
+    terminal.child.send_signal(signal.SIGWINCH)
+    eventually("it redraws", lambda: terminal.until("appears") and len(terminal.shown) > seen)
+    if leave == "signal":
+        terminal.child.terminate()
+    else:
+        terminal.type(leave)
+    assert terminal.end() == 0
+    assert terminal.shown.startswith("\x1b[?1049h\x1b[?25l")
+    assert terminal.shown.rstrip().endswith("\x1b[?25h\x1b[?1049l")
+    assert terminal.after == terminal.before
+    assert "Traceback" not in terminal.plain
+    daemon.client().cancel(id, now=True)
+    daemon.wait(id)
+
+
+def test_follow_draws_progress_and_leaves_what_ended(daemon: Daemon, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    (tmp_path / "work.yml").write_text(
+        "jobs:\n"
+        f"- {{name: first, command: 'echo epoch 7; while [ ! -e {gate} ]; do sleep 0.02; done'}}\n"
+        "- {name: second, command: exit 5, needs: [first]}\n"
+    )
+    terminal = Terminal(daemon, "submit", "work.yml", "--follow", cwd=tmp_path)
+    terminal.until("epoch 7")
+    terminal.until("next: second waits for first to succeed")
+    gate.touch()
+    assert terminal.end() == 1
+    text = terminal.plain
+    assert re.search(r"✓ +\d+  first ", text)
+    assert re.search(r"✗ +\d+  second .*exited with code 5", text)
+    assert "work  " in text and "2/2" in text
+    assert "1 succeeded, 1 failed" in text
+    assert "logs" in text.splitlines()[-1]
+    assert terminal.shown.count("\x1b[?25h") == 1
+    assert all(width(line) <= 100 for line in text.replace("\r", "\n").splitlines())
+
+
+def test_ctrl_c_leaves_followed_jobs_running(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "work.yml").write_text("{name: long, command: sleep 60}\n")
+    terminal = Terminal(daemon, "submit", "work.yml", "--follow", cwd=tmp_path)
+    terminal.until("1 running")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert "the jobs go on" in terminal.plain
+    assert terminal.shown.count("\x1b[?25h") == 1
+    [job] = daemon.client().jobs(limit=1)
+    assert job["state"] == "running"
+    daemon.client().cancel(job["id"], now=True)
+    daemon.wait(job["id"])
+
+
+def test_run_says_why_it_waits_and_hands_over_ctrl_c(daemon: Daemon) -> None:
+    [first] = daemon.submit({"name": "first", "command": "sleep 60"})
+    eventually("it runs", lambda: daemon.job(first)["state"] == "running")
+    terminal = Terminal(daemon, "run", "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo begun; while :; do sleep 0.02; done")
+    terminal.until("is queued: 1 jobs run")
+    daemon.client().cancel(first, now=True)
+    terminal.until("begun")
+    assert "\r\x1b[Kbegun" in terminal.shown, "the note is gone when the job speaks"
+    terminal.type("\x03")
+    assert terminal.end() == 3
+    assert "caught" in terminal.plain
+
+
+def test_a_submission_of_many_jobs_is_short_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
+    (tmp_path / "many.yml").write_text(
+        "jobs: [{name: t, command: 'true ${{ matrix.x }}', matrix: {x: [" + ",".join(map(str, range(100))) + "]}}]\n"
+    )
+    terminal = Terminal(daemon, "submit", "many.yml", "--hold", cwd=tmp_path)
+    assert terminal.end() == 0
+    assert "many: 100 jobs" in terminal.plain
+    assert "... and 80 more, up to " in terminal.plain
+    id: Any = re.search(r"p\d+", terminal.plain)
+    assert daemon.run("cancel", id[0]).returncode == 0
