@@ -156,7 +156,7 @@ def served_test(config: Config = DEFAULTS, *, gpus: int = 2) -> Callable[[Story]
             ):
                 runner.run(run(Path(folder)))
 
-        test.__name__ = story.__name__  # type: ignore[attr-defined]
+        test.__name__ = story.__name__
         test.__doc__ = story.__doc__
         return test
 

@@ -41,12 +41,12 @@ def test_a_job_is_its_owners_and_the_operators() -> None:
     access = Access(True, 0, OPERATORS)
     for peer in (ADA, ROOT, BY_GROUP):
         access.check_owner(peer, job_of(ADA.uid), "cancel")
-    with pytest.raises(NotAllowed, match="^cannot cancel job 1: it belongs to ada; ask them or an operator$"):
+    with pytest.raises(NotAllowed, match=r"^cannot cancel job 1: it belongs to ada; ask them or an operator$"):
         access.check_owner(BOB, job_of(ADA.uid), "cancel")
 
 
 def test_an_operators_act_is_theirs_alone() -> None:
     access = Access(True, 0, OPERATORS)
     access.check_operator(BY_PRIMARY_GROUP, "drain")
-    with pytest.raises(NotAllowed, match="^cannot drain: that takes an operator"):
+    with pytest.raises(NotAllowed, match=r"^cannot drain: that takes an operator"):
         access.check_operator(ADA, "drain")

@@ -239,7 +239,7 @@ def test_the_client_looks_where_the_daemon_listens(monkeypatch: pytest.MonkeyPat
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     for how in ({"config": "/nowhere/x.yml", "environ": {}}, {"environ": {"RUNNERS_CONFIG": "/nowhere/x.yml"}}):
         with pytest.raises(InvalidConfig, match=r"^cannot read /nowhere/x.yml: there is no such file"):
-            load(**how)  # type: ignore[arg-type]
+            load(**how)
     with pytest.raises(InvalidConfig, match="directory"):
         load(config=str(tmp_path), environ={})
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Terminal:
     def until(self, text: str) -> str:
         """Read until this has been shown; all that was."""
         end = time.monotonic() + PATIENCE
+        self._read(0)
         while text not in self.plain:
             assert time.monotonic() < end, f"{text!r} was not shown: {self.plain[-2000:]!r}"
             self._read(0.1)
@@ -71,9 +72,14 @@ class Terminal:
             self._read(0.05)
         self._read(0)
         self.after = termios.tcgetattr(self._its)
-        os.close(self._its)
-        os.close(self._ours)
         return self.child.returncode
+
+    def close(self) -> None:
+        """End it, whatever it does."""
+        self.child.kill()
+        self.child.wait()
+        for one in (self._its, self._ours):
+            os.close(one)
 
     @property
     def plain(self) -> str:
@@ -86,27 +92,45 @@ class Terminal:
             timeout = 0
 
 
-def test_status_fits_its_columns(daemon: Daemon) -> None:
+Start = Callable[..., Terminal]
+
+
+@pytest.fixture
+def start(daemon: Daemon) -> Iterator[Start]:
+    """Starts `runners-client` on a terminal; what the test leaves of it and of its jobs is ended."""
+    begun: list[Terminal] = []
+
+    def begin(*words: str, **how: Any) -> Terminal:
+        begun.append(Terminal(daemon, *words, **how))
+        return begun[-1]
+
+    yield begin
+    for one in begun:
+        one.close()
+    left = [job["id"] for job in daemon.client().jobs(states=("queued", "held", "starting", "running"))]
+    for id in left:
+        daemon.client().cancel(id, now=True)
+    daemon.wait(*left)
+
+
+def test_status_fits_its_columns(daemon: Daemon, start: Start) -> None:
     name = "a-very-long-name-" * 6
     ids = daemon.submit({"name": name, "command": "sleep 60"}, *({"name": f"j{n}", "command": "true"} for n in range(9)))
     eventually("it runs", lambda: daemon.job(ids[0])["state"] == "running")
     for columns in (80, 100, 160):
-        terminal = Terminal(daemon, "status", columns=columns)
+        terminal = start("status", columns=columns)
         assert terminal.end() == 0
         for line in terminal.plain.splitlines():
             assert width(line) <= columns, line
         assert "Running 1" in terminal.plain and "Queued 9" in terminal.plain
         assert "\x1b[32m" in terminal.shown
-    for id in ids:
-        daemon.client().cancel(id, now=True)
-    daemon.wait(*ids)
 
 
 @pytest.mark.parametrize("leave", ["q", "\x03", "signal"])
-def test_watch_redraws_and_leaves_the_terminal_as_it_was(daemon: Daemon, leave: str) -> None:
-    terminal = Terminal(daemon, "status", "--watch")
+def test_watch_redraws_and_leaves_the_terminal_as_it_was(daemon: Daemon, start: Start, leave: str) -> None:
+    terminal = start("status", "--watch")
     terminal.until("runners ")
-    [id] = daemon.submit({"name": "appears", "command": "sleep 60"})
+    daemon.submit({"name": "appears", "command": "sleep 60"})
     terminal.until("appears")
     terminal.resize(60, 12)
     seen = len(terminal.shown)
@@ -121,18 +145,16 @@ def test_watch_redraws_and_leaves_the_terminal_as_it_was(daemon: Daemon, leave: 
     assert terminal.shown.rstrip().endswith("\x1b[?25h\x1b[?1049l")
     assert terminal.after == terminal.before
     assert "Traceback" not in terminal.plain
-    daemon.client().cancel(id, now=True)
-    daemon.wait(id)
 
 
-def test_follow_draws_progress_and_leaves_what_ended(daemon: Daemon, tmp_path: Path) -> None:
+def test_follow_draws_progress_and_leaves_what_ended(daemon: Daemon, start: Start, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     (tmp_path / "work.yml").write_text(
         "jobs:\n"
         f"- {{name: first, command: 'echo epoch 7; while [ ! -e {gate} ]; do sleep 0.02; done'}}\n"
         "- {name: second, command: exit 5, needs: [first]}\n"
     )
-    terminal = Terminal(daemon, "submit", "work.yml", "--follow", cwd=tmp_path)
+    terminal = start("submit", "work.yml", "--follow", cwd=tmp_path)
     terminal.until("epoch 7")
     terminal.until("next: second waits for first to succeed")
     gate.touch()
@@ -147,9 +169,9 @@ def test_follow_draws_progress_and_leaves_what_ended(daemon: Daemon, tmp_path: P
     assert all(width(line) <= 100 for line in text.replace("\r", "\n").splitlines())
 
 
-def test_ctrl_c_leaves_followed_jobs_running(daemon: Daemon, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_followed_jobs_running(daemon: Daemon, start: Start, tmp_path: Path) -> None:
     (tmp_path / "work.yml").write_text("{name: long, command: sleep 60}\n")
-    terminal = Terminal(daemon, "submit", "work.yml", "--follow", cwd=tmp_path)
+    terminal = start("submit", "work.yml", "--follow", cwd=tmp_path)
     terminal.until("1 running")
     terminal.type("\x03")
     assert terminal.end() == 130
@@ -157,14 +179,12 @@ def test_ctrl_c_leaves_followed_jobs_running(daemon: Daemon, tmp_path: Path) -> 
     assert terminal.shown.count("\x1b[?25h") == 1
     [job] = daemon.client().jobs(limit=1)
     assert job["state"] == "running"
-    daemon.client().cancel(job["id"], now=True)
-    daemon.wait(job["id"])
 
 
-def test_run_says_why_it_waits_and_hands_over_ctrl_c(daemon: Daemon) -> None:
+def test_run_says_why_it_waits_and_hands_over_ctrl_c(daemon: Daemon, start: Start) -> None:
     [first] = daemon.submit({"name": "first", "command": "sleep 60"})
     eventually("it runs", lambda: daemon.job(first)["state"] == "running")
-    terminal = Terminal(daemon, "run", "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo begun; while :; do sleep 0.02; done")
+    terminal = start("run", "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo begun; while :; do sleep 0.02; done")
     terminal.until("is queued: 1 jobs run")
     daemon.client().cancel(first, now=True)
     terminal.until("begun")
@@ -174,13 +194,11 @@ def test_run_says_why_it_waits_and_hands_over_ctrl_c(daemon: Daemon) -> None:
     assert "caught" in terminal.plain
 
 
-def test_a_submission_of_many_jobs_is_short_on_a_terminal(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_submission_of_many_jobs_is_short_on_a_terminal(daemon: Daemon, start: Start, tmp_path: Path) -> None:
     (tmp_path / "many.yml").write_text(
         "jobs: [{name: t, command: 'true ${{ matrix.x }}', matrix: {x: [" + ",".join(map(str, range(100))) + "]}}]\n"
     )
-    terminal = Terminal(daemon, "submit", "many.yml", "--hold", cwd=tmp_path)
+    terminal = start("submit", "many.yml", "--hold", cwd=tmp_path)
     assert terminal.end() == 0
     assert "many: 100 jobs" in terminal.plain
     assert "... and 80 more, up to " in terminal.plain
-    id: Any = re.search(r"p\d+", terminal.plain)
-    assert daemon.run("cancel", id[0]).returncode == 0

@@ -31,7 +31,8 @@ os.setresgid(int(gid), int(gid), int(gid))
 os.setresuid(int(uid), int(uid), int(uid))
 sock = socket.socket(socket.AF_UNIX)
 sock.connect(path)
-head = f"{method} {target} HTTP/1.1\\r\\nHost: d\\r\\nConnection: close\\r\\nX-Uid: 0\\r\\nContent-Length: {len(body)}\\r\\n\\r\\n"
+lines = [f"{method} {target} HTTP/1.1", "Host: d", "Connection: close", "X-Uid: 0", f"Content-Length: {len(body)}"]
+head = "\\r\\n".join([*lines, "", ""])
 sock.sendall(head.encode() + body.encode())
 answer = b"".join(iter(lambda: sock.recv(65536), b""))
 head, _, body = answer.partition(b"\\r\\n\\r\\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import os
@@ -33,10 +34,9 @@ def exchange(path: str, request: bytes, timeout: float = 5.0) -> bytes:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(timeout)
         sock.connect(path)
-        try:
+        # When it has heard enough, what it says is still there to be read.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             sock.sendall(request)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has heard enough; what it says is still there to be read
         try:
             while part := sock.recv(65536):
                 answer += part

@@ -146,7 +146,7 @@ def test_a_path_that_linux_does_not_take_is_told_of(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_told_of(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InvalidConfig, match="^cannot listen on .*: (Not a directory|File exists)"):
+    with pytest.raises(InvalidConfig, match=r"^cannot listen on .*: (Not a directory|File exists)"):
         listen(tmp_path / "file" / "runners" / "d.sock")
 
 

@@ -156,7 +156,7 @@ async def test_a_pipeline_has_no_log_of_its_own(daemon: Served) -> None:
 
 async def events(stream: aiohttp.ClientResponse, count: int) -> list[tuple[int, str, Any]]:
     """The next events: id, type and data. Comments are passed over."""
-    found = []
+    found: list[tuple[int, str, Any]] = []
     fields: dict[str, str] = {}
     while len(found) < count:
         line = (await asyncio.wait_for(stream.content.readline(), 10.0)).decode().rstrip("\n")
@@ -207,7 +207,8 @@ async def test_a_reader_sees_every_event_while_they_come(daemon: Served) -> None
             await daemon.submit(*["true"] * 5)
 
     submitting = asyncio.create_task(submit_many())
-    last, seen = 0, []
+    last = 0
+    seen: list[int] = []
     while len(seen) < 400:
         async with opened(daemon, f"/v1/events?after={last}") as stream:
             part = await events(stream, min(37, 400 - len(seen)))
@@ -242,11 +243,14 @@ async def test_events_of_one_job_or_pipeline(daemon: Served) -> None:
 
 @served_test()
 async def test_cards_have_events_too(daemon: Served) -> None:
-    async with opened(daemon, "/v1/events") as stream:
-        await stream.content.readline()
-        daemon.store.announce("gpu.lost", {"uuid": "GPU-0", "state": "lost"})
-        [(_, type, data)] = await events(stream, 1)
-    assert (type, data) == ("gpu.lost", {"uuid": "GPU-0", "state": "lost"})
+    async with opened(daemon, "/v1/events?after=0") as stream:
+        card = (await daemon.engine.drain("0", "fans"))["uuid"]
+        seen = []
+        while not seen or seen[-1][0] != "gpu.drained":
+            [(_, type, data)] = await events(stream, 1)
+            seen.append((type, data["uuid"], data["state"]))
+    assert seen[-1] == ("gpu.drained", card, "drained")
+    assert ("gpu.free", card, "free") in seen
 
 
 @served_test()

@@ -28,6 +28,8 @@ POLL = 0.1
 PATIENCE = 5.0
 #: Seconds of silence after which an event stream shows that it lives.
 KEEP_ALIVE = 15.0
+#: Seconds for more events to come in after some were sent, so that a busy queue costs few writes.
+GATHER = 0.01
 #: Events read from disk at one go.
 PAGE = 500
 
@@ -156,9 +158,11 @@ async def events(call: Call) -> web.StreamResponse:
                 last = page[-1].id
                 await _send(response, [record for record in page if wanted(record)])
             while (record := await _next(subscription, response)) is not None:
-                if record.id > last:
-                    last = record.id
-                    await _send(response, [record] if wanted(record) else [])
+                fresh = [one for one in (record, *subscription.rest()) if one.id > last]
+                if fresh:
+                    last = fresh[-1].id
+                    await _send(response, [one for one in fresh if wanted(one)])
+                    await asyncio.sleep(GATHER)
         finally:
             subscription.close()
         if not subscription.lagged:

@@ -47,6 +47,12 @@ class Subscription(AsyncIterator[EventRecord]):
                 self._waiter = None
         return self._records.popleft()
 
+    def rest(self) -> list[EventRecord]:
+        """What else has been heard, without waiting."""
+        records = list(self._records)
+        self._records.clear()
+        return records
+
     def close(self) -> None:
         """Hear no more. What has been heard can still be read."""
         self._closed = True

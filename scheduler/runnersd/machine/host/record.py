@@ -154,9 +154,14 @@ def write(fd: int, data: bytes) -> None:
     Raises:
         OSError: the disk did not take it.
     """
+    append(fd, data)
+    os.fsync(fd)
+
+
+def append(fd: int, data: bytes) -> None:
+    """Append to a record; it outlives its writer, though not yet the machine's power."""
     while data:
         data = data[os.write(fd, data) :]
-    os.fsync(fd)
 
 
 def _objects(lines: list[bytes]) -> list[Any]:

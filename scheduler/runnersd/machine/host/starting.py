@@ -29,11 +29,17 @@ def start(order: orders.Order, out: int, err: int) -> int:
         LaunchError: it did not start.
     """
     try:
-        return _spawn(order, out, err) if order.uid is None else _fork(order, out, err)
+        return _spawn(order, out, err) if order.uid is None or _is_us(order) else _fork(order, out, err)
     except OSError as error:
         raise LaunchError(f"cannot run {order.argv[0]!r}: {error.strerror or error}") from error
     except (ValueError, LookupError) as error:  # a NUL in an argument, no argument at all
         raise LaunchError(f"cannot run {' '.join(order.argv)!r}: {error}") from error
+
+
+def _is_us(order: orders.Order) -> bool:
+    """Whether nothing would change by becoming the order's user: root's own jobs under root's daemon."""
+    same = order.uid == os.getuid() == os.geteuid() and order.gid == os.getgid() == os.getegid()
+    return same and set(order.groups) == set(os.getgroups())
 
 
 def _spawn(order: orders.Order, out: int, err: int) -> int:

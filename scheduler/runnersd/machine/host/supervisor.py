@@ -128,7 +128,8 @@ class Supervisor:
             assert me is not None
             self.pid, self.start = me.pid, me.start
             first = record.line(run=self.order.run, boot=_boot, pid=me.pid, start=me.start, grace=self.order.grace)
-            record.write(fd, first)
+            # Not yet on the disk for good: only a power loss takes it back, and after one every live attempt is over.
+            record.append(fd, first)
         if self.fence is not None:
             os.close(self.fence)
         return fd is not None
