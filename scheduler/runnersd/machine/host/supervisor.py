@@ -38,7 +38,7 @@ _DIRECT = (
 _FORWARD = {int(number): int(number) for number in _DIRECT}
 _FORWARD |= {signal.SIGRTMIN + number: number for number in range(1, PASSED + 1)}
 _KILL_AGAIN = (0.01, 1.0)  # seconds between looks for what still lives: the first, the longest
-_PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
+_PR_SET_CHILD_SUBREAPER = 36
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _boot = processes.boot_id()
@@ -90,7 +90,6 @@ class Supervisor:
         """From taking the name to the record's last line. Returns the exit status of the supervisor."""
         os.setsid()
         _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        _prctl(_PR_SET_NAME, b"runners-job", 0, 0, 0)
         self.wake, wake = os.pipe()
         os.set_blocking(self.wake, False)
         os.set_blocking(wake, False)
@@ -127,7 +126,7 @@ class Supervisor:
             me = processes.look("self")
             assert me is not None
             self.pid, self.start = me.pid, me.start
-            first = record.line(run=self.order.run, boot=_boot, pid=me.pid, start=me.start, grace=self.order.grace)
+            first = record.taken(self.order.run, _boot, me.pid, me.start, self.order.grace)
             # Not yet on the disk for good: only a power loss takes it back, and after one every live attempt is over.
             record.append(fd, first)
         if self.fence is not None:
@@ -147,7 +146,7 @@ class Supervisor:
             self.streams.append(Stream(source, path, self.order.log_max))
         main = processes.look(self.main)
         assert main is not None  # it is our child, and not yet waited for
-        self._append(record.line(started=started, main=self.main, main_start=main.start))
+        self._append(record.begun(started, self.main, main.start))
         self._tell("started", self.order.run, started, self.pid)
 
     def _tell(self, *message: object) -> None:
@@ -235,14 +234,8 @@ class Supervisor:
         assert self.status is not None
         for stream in self.streams:
             stream.finish()
-        self._write(
-            record.line(
-                code=os.waitstatus_to_exitcode(self.status),
-                finished=time.time(),
-                peak=self.peak,
-                truncated=any(stream.truncated for stream in self.streams),
-            )
-        )
+        truncated = self.streams[0].truncated or self.streams[1].truncated
+        self._write(record.ended(os.waitstatus_to_exitcode(self.status), time.time(), self.peak, truncated))
 
     def _append(self, data: bytes) -> None:
         try:
