@@ -176,8 +176,8 @@ from runnersd.model import Launch, RunName
 async def main():
     launcher = HostLauncher(Path(sys.argv[1]))
     await launcher.open()
-    for job, command in enumerate(sys.argv[2:], 1):
-        run, environment = RunName("test", job, 1), {"PATH": "/usr/bin:/bin"}
+    for job, command in enumerate(sys.argv[3:], 1):
+        run, environment = RunName(sys.argv[2], job, 1), {"PATH": "/usr/bin:/bin"}
         await launcher.launch(Launch(run, ("sh", "-c", command), environment, "/", 0o22, None, (), 5.0, 1 << 20))
     print("launched", flush=True)
     await asyncio.sleep(1000)
@@ -191,7 +191,7 @@ async def test_jobs_outlive_a_daemon_that_is_killed(world: HostWorld, tmp_path: 
     serve = f"while [ ! -e {tmp_path}/end ]; do sleep 0.02; done; echo ended; exit 9"
     commands = [serve, "exit 4", "kill -6 $$"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", DAEMON, str(world.state), *commands,
+        sys.executable, "-c", DAEMON, str(world.state), RUN.database, *commands,
         stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None

@@ -16,7 +16,7 @@ from runnersd.machine.host.launcher import HostLauncher
 from runnersd.machine.simulated import SimulatedLauncher, SimulatedMachine
 from runnersd.model import Launch, Outcome, RunName, Submitter
 
-DATABASE = "test"
+DATABASE = f"test{os.getpid()}"  # tests side by side must not take each other's processes for strays
 
 
 def run_name(job: int = 1, attempt: int = 1) -> RunName:

@@ -159,5 +159,3 @@ class _Faulty:
                 self._connection.execute(statement)
             raise sqlite3.OperationalError("database or disk is full")
         return self._connection.execute(statement, *values)
-
-

@@ -216,11 +216,15 @@ def _with_defaults(document: Mapping[str, Any], raw: list[Any], check: Check) ->
         check.wrong(("defaults", "name"), "names are unique, so there is no default for one")
         return raw
     # Each job reads its defaults anew, so what they hold counts once a job.
-    held = sum(len(value) if isinstance(value, (list, dict)) else len(str(value)) // 16 for value in defaults.values())
+    held = sum(len(value) // (16 if isinstance(value, str) else 1) for value in defaults.values() if _holds(value))
     if len(raw) * (len(defaults) + held) > _MAX_SPAN:
         check.wrong(("defaults",), f"too large to be merged into {len(raw)} jobs")
         return raw
     return [with_defaults(job, defaults) if isinstance(job, dict) else job for job in raw]
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, (str, list, dict))
 
 
 def with_defaults(job: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
