@@ -10,12 +10,13 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import yaml
 
+from core.pages import FOLDERS, PAGES, ROOT, anchors, blocks, prose, rows, section, text_of, words_in
 from runners import errors
 from runners.api import Code, JobState
 from runners.cli import main as cli
@@ -35,9 +36,6 @@ from runnersd.server import app, metrics, problems
 from runnersd.server.openapi import schemas
 from runnersd.server.routes import ROUTES
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = ("docs", "scheduler", "client", "configs", "docker", "tests")
-PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 #: Pages whose file names are those of this repository; others speak of their readers' files.
 FOR_DEVELOPERS = ("docs/design.md", "scheduler/README.md", "CONTRIBUTING.md")
 DIRECTORIES = {
@@ -45,59 +43,6 @@ DIRECTORIES = {
     for name in ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY", "NUSSL_DIRECTORY")
 }
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-
-
-# -- reading pages -----------------------------------------------------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """A fenced block: the word after the fence, and its text."""
-
-    kind: str
-    text: str
-
-
-def text_of(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(text: str, *kinds: str) -> list[Block]:
-    found = [Block(*match) for match in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
-    return [block for block in found if not kinds or block.kind in kinds]
-
-
-def prose(text: str) -> str:
-    """The page without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def section(text: str, title: str) -> str:
-    """What stands below a heading, down to the next one that is as high."""
-    match = re.search(rf"^(#+) {re.escape(title)}\n(.*?)(?=^#{{1,2}} |^\1 |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert match, f"there is no section {title}"
-    return match[2]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of every table's rows, headings left out."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    ruled = {number for number, line in enumerate(lines) if set(line) <= set("|- ")}
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")]
-        for number, line in enumerate(lines)
-        if number not in ruled and number + 1 not in ruled
-    ]
-
-
-def words_in(cell: str) -> list[str]:
-    """What stands in backticks."""
-    return re.findall(r"`([^`]+)`", cell)
-
-
-def anchors(text: str) -> set[str]:
-    """The addresses that GitHub gives to headings."""
-    titles = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 # -- links and names ---------------------------------------------------------------------------------------------------
@@ -173,16 +118,15 @@ def test_the_lifecycle_is_drawn_as_generated() -> None:
 def written(page: Path, folder: Path) -> dict[str, list[str]]:
     """Write a page's files into the folder; their names by kind: ``file``, ``wrong`` or ``config``."""
     names: dict[str, list[str]] = {"file": [], "wrong": [], "config": []}
-    for block in blocks(page.read_text(encoding="utf-8"), "yaml"):
+    for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), "yaml")):
         match = re.match(r"# (file|wrong|config): (\S+)\n", block.text)
-        if match is None:
-            assert page.parent.name != "docs", f"say in its first line which file this is:\n{block.text}"
-            continue
-        path = folder / match[2]
-        assert not path.exists(), f"{match[2]} is there twice"
+        assert match or page.parent.name != "docs", f"say in its first line which file this is:\n{block.text}"
+        kind, name = match.groups() if match else ("file", f"{number}.yml")
+        path = folder / name
+        assert not path.exists(), f"{name} is there twice"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(block.text, encoding="utf-8")
-        names[match[1]].append(match[2])
+        names[kind].append(name)
     return names
 
 

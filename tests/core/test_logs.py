@@ -64,7 +64,8 @@ def test_priorities_for_the_journal(tmp_path: os.PathLike[str], monkeypatch: pyt
         log.info("hello", extra={"job": 1})
         log.error("oh no", exc_info=ValueError("x"))
         log.critical("the end")
-        lines = open(path).read().splitlines()
+        stream.seek(0)
+        lines = stream.read().splitlines()
     assert lines == ["<6>hello job=1", "<3>oh no", "<3>ValueError: x", "<2>the end"]
 
 

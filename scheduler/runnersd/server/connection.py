@@ -30,10 +30,11 @@ LINGER = 5.0
 class Connection(web.RequestHandler):
     """A connection with a known peer."""
 
-    __slots__ = ("_counted", "peer", "stream")
+    __slots__ = ("_counted", "_per_user", "peer", "stream")
 
     def __init__(self, manager: Connections, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
+        self._per_user = manager.per_user
         self.peer: Peer | None = None
         self.stream: asyncio.Task[Any] | None = None  #: what to end when the client goes
         self._counted = False
@@ -41,7 +42,6 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn who it is; refuse a user with too many connections."""
         stream = cast(asyncio.Transport, transport)
-        manager = cast(Connections, self._manager)
         try:
             peer = peer_of(transport.get_extra_info("socket"))
         except OSError as error:
@@ -49,12 +49,12 @@ class Connection(web.RequestHandler):
             stream.abort()
             super().connection_made(transport)
             return
-        if manager.per_user[peer.uid] >= MAX_CONNECTIONS:
+        if self._per_user[peer.uid] >= MAX_CONNECTIONS:
             stream.write(_too_many())
             stream.close()
         else:
             self._counted = True
-            manager.per_user[peer.uid] += 1
+            self._per_user[peer.uid] += 1
         self.peer = peer
         super().connection_made(transport)
 
@@ -65,12 +65,11 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Forget the client, and end what was being streamed to it."""
-        manager = cast("Connections | None", self._manager)
-        if self._counted and manager is not None and self.peer is not None:
+        if self._counted and self.peer is not None:
             self._counted = False
-            manager.per_user[self.peer.uid] -= 1
-            if not manager.per_user[self.peer.uid]:
-                del manager.per_user[self.peer.uid]
+            self._per_user[self.peer.uid] -= 1
+            if not self._per_user[self.peer.uid]:
+                del self._per_user[self.peer.uid]
         if self.stream is not None:
             self.stream.cancel()
         super().connection_lost(exc)
@@ -101,8 +100,14 @@ class Connections(web.Server):
     """Makes a :class:`Connection` for every client, and counts them per user."""
 
     def __init__(self, handler: Any) -> None:
-        super().__init__(
-            handler,
+        super().__init__(handler)
+        self.per_user: Counter[int] = Counter()
+
+    def __call__(self) -> web.RequestHandler:
+        """The protocol of a new connection."""
+        return Connection(
+            self,
+            loop=asyncio.get_running_loop(),
             access_log=None,
             keepalive_timeout=REQUEST_TIMEOUT,
             tcp_keepalive=False,
@@ -110,11 +115,6 @@ class Connections(web.Server):
             auto_decompress=False,
             logger=log,
         )
-        self.per_user: Counter[int] = Counter()
-
-    def __call__(self) -> web.RequestHandler:
-        """The protocol of a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
 
 
 def _too_many() -> bytes:
