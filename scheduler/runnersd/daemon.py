@@ -126,7 +126,9 @@ async def _prune(engine: Engine) -> None:
     while True:
         await asyncio.sleep(PRUNE_EVERY)
         if engine.store.healthy:
-            await engine.store.prune(time.time() - engine.config.jobs.keep)
+            gone = await engine.prune(time.time() - engine.config.jobs.keep)
+            if gone:
+                log.info("forgot %d attempts that ended longer ago than jobs.keep", gone)
 
 
 def _reload(engine: Engine, load: Callable[[], Config]) -> None:

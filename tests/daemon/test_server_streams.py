@@ -155,7 +155,7 @@ async def test_a_pipeline_has_no_log_of_its_own(daemon: Served) -> None:
 
 
 async def events(stream: aiohttp.ClientResponse, count: int) -> list[tuple[int, str, Any]]:
-    """The next events: id, type and data. Comments are passed over."""
+    """The next events: id, type and data. Comments are passed over. A machine without cards has none of theirs."""
     found: list[tuple[int, str, Any]] = []
     fields: dict[str, str] = {}
     while len(found) < count:
@@ -169,7 +169,7 @@ async def events(stream: aiohttp.ClientResponse, count: int) -> list[tuple[int, 
     return found
 
 
-@served_test()
+@served_test(gpus=0)
 async def test_events_from_now_on(daemon: Served) -> None:
     await daemon.submit("true", hold=True)
     async with opened(daemon, "/v1/events") as stream:
@@ -183,7 +183,7 @@ async def test_events_from_now_on(daemon: Served) -> None:
     assert [id for id, _, _ in seen] == sorted({id for id, _, _ in seen})
 
 
-@served_test()
+@served_test(gpus=0)
 async def test_events_resume_after_an_id_without_gap_or_repeat(daemon: Served) -> None:
     await daemon.submit(*["true"] * 30)
     async with opened(daemon, "/v1/events?after=0") as stream:
@@ -200,7 +200,7 @@ async def test_events_resume_after_an_id_without_gap_or_repeat(daemon: Served) -
         assert refused.status == 400
 
 
-@served_test()
+@served_test(gpus=0)
 async def test_a_reader_sees_every_event_while_they_come(daemon: Served) -> None:
     async def submit_many() -> None:
         for _ in range(20):
@@ -218,7 +218,7 @@ async def test_a_reader_sees_every_event_while_they_come(daemon: Served) -> None
     assert seen == list(range(seen[0], seen[0] + 400))
 
 
-@served_test()
+@served_test(gpus=0)
 async def test_a_reader_too_slow_for_memory_goes_on_from_disk(daemon: Served) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(runnersd.store.feed, "MOST", 3)
@@ -253,7 +253,7 @@ async def test_cards_have_events_too(daemon: Served) -> None:
     assert ("gpu.free", card, "free") in seen
 
 
-@served_test()
+@served_test(gpus=0)
 async def test_silence_is_filled_with_comments(daemon: Served) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(runnersd.server.streams, "KEEP_ALIVE", 0.02)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from runnersd.machine.simulated import SimulatedLauncher, SimulatedMachine, _Running
 from runnersd.model import Launch, Outcome, RunName
-
 from simulation.disk import Disk
 
 

@@ -111,5 +111,6 @@ class _Board:
         sys.stdout.flush()
 
     def _paint(self, line: Line) -> str:
-        painted = paint(line, self._terminal.width, self._terminal.colour)
+        # The last column stays free: what clears the rest of a line would clear the character in it.
+        painted = paint(line, self._terminal.width - 1, self._terminal.colour)
         return painted if self._terminal.unicode else painted.translate(PLAIN_SIGNS)

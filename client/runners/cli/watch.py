@@ -23,7 +23,8 @@ from .options import Words
 from .status import look
 
 _EVERY = 1.0
-_SPARKS = 10  # how many of the last utilisations are drawn
+_SPARKS = 10  # how many of the last utilisations are drawn,
+_WIDE = 115  # where there are so many columns
 
 
 def watch(words: Words) -> int:
@@ -63,15 +64,16 @@ def _remember(history: dict[str, deque[int | None]], view: StatusView) -> None:
 
 
 def _draw(view: StatusView, terminal: Terminal, history: dict[str, deque[int | None]], problem: str) -> None:
-    # In 80 columns there is no room for how busy the cards have been.
-    seen = {uuid: list(values) for uuid, values in history.items()} if terminal.width >= 100 else {}
-    lines = screen(view, terminal.width, time.time(), os.getuid(), seen)
+    # The last column stays free: what clears the rest of a line would clear the character in it.
+    most = terminal.width - 1
+    seen = {uuid: list(values) for uuid, values in history.items()} if most >= _WIDE else {}
+    lines = screen(view, most, time.time(), os.getuid(), seen)
     if problem:
         lines.insert(1, [(f" {problem}", "bold red")])
-    most = terminal.height - 1
-    if len(lines) > most:
-        lines = [*lines[: most - 1], [(f" … {len(lines) - most + 1} more lines", "dim")]]
-    painted = [paint(line, terminal.width, terminal.colour) for line in lines]
+    rows = terminal.height - 1
+    if len(lines) > rows:
+        lines = [*lines[: rows - 1], [(f" … {len(lines) - rows + 1} more lines", "dim")]]
+    painted = [paint(line, most, terminal.colour) for line in lines]
     if not terminal.unicode:
         painted = [line.translate(PLAIN_SIGNS) for line in painted]
     # Each line clears what is left of the one before it, so that the screen is never empty; terminals that know

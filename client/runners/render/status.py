@@ -101,7 +101,7 @@ def cards(
         rows.append(
             (
                 str(gpu["index"]),
-                middle(card_name(gpu["name"]), 18 if most >= _ROOMY else 12),
+                middle(card_name(gpu["name"]), 18 if most >= _ROOMY else 14),
                 words.memory(used, total),
                 _unit(gpu["utilization"], "%"),
                 _unit(gpu.get("temperature"), "°C") if most >= _ROOMY else "",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -135,16 +135,10 @@ class Attempts:
         assert self.config is not None, "the engine sets it before the first turn"
         pipeline, spec = job.pipeline, job.spec
         submitted = await self._store.environment(pipeline.id)
-        directories: Mapping[str, str | None] = {
-            "data": self.config.directories.data,
-            "cache": self.config.directories.cache,
-            "artifacts": self.config.directories.artifacts,
-            "nussl": self.config.directories.nussl,
-        }
         return Launch(
             run=run,
             argv=host_argv(spec),
-            environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, directories),
+            environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
             cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
             umask=pipeline.umask,
             submitter=pipeline.submitter if self._change_user else None,
@@ -180,3 +174,9 @@ class Attempts:
         job = self._store.snapshot.jobs.get(id)
         if job is not None and job.live and id not in self._tasks:
             self.adopt(job, rebooted=False)
+
+
+def configured(config: Config) -> dict[str, str | None]:
+    """The directories that the configuration gives to jobs whose submitters' environments name none."""
+    named = config.directories
+    return {"data": named.data, "cache": named.cache, "artifacts": named.artifacts, "nussl": named.nussl}

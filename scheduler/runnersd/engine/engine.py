@@ -19,13 +19,14 @@ from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit
 from runnersd.config import Config
-from runnersd.engine.attempts import Attempts
+from runnersd.engine.attempts import Attempts, configured
 from runnersd.engine.loop import EVERY, Loop, Machine
 from runnersd.engine.sight import Sight
+from runnersd.environment import DIRECTORIES
 from runnersd.explain import explain
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, Gpus, Launcher
-from runnersd.model import Job, JobId, Pipeline, Reason, Submitter
+from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
 from runnersd.revision import again, revise
 from runnersd.store import Store
 from runnersd.views import gpu_view, job_view
@@ -123,9 +124,22 @@ class Engine:
         world = self._loop.world()
         return [gpu_view(gpu, world) for gpu in world.inventory.gpus]
 
+    def directories(self) -> dict[str, str]:
+        """`DATA_DIRECTORY` and its sisters, where the configuration sets them."""
+        return {DIRECTORIES[key]: value for key, value in configured(self.config).items() if value}
+
     def logs(self, job: Job, attempt: int) -> tuple[Path, Path]:
         """Where the attempt's stdout and stderr are; a missing file is an empty one."""
         return self._launcher.logs(self._attempts.run_name(job, attempt))
+
+    async def prune(self, before: float) -> int:
+        """Forget pipelines that ended before then (Unix seconds), and their output. Returns how many attempts."""
+        attempts = await self.store.prune(before)
+        paths = [
+            path for id, number in attempts for path in self._launcher.logs(RunName(self.store.database, id, number))
+        ]
+        await asyncio.to_thread(_unlink, paths)
+        return len(attempts)
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
@@ -298,6 +312,11 @@ class Engine:
 def _must_wait(job: Job, verb: str) -> None:
     if job.state not in WAITING:
         raise IllegalTransition(f"cannot {verb} job {job.id}: it is {job.state.value}; only a waiting job can be")
+
+
+def _unlink(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _unqueued(submission: Submission, submitter: Submitter) -> Accepted:

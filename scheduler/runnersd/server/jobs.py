@@ -57,6 +57,7 @@ async def status(call: Call) -> web.StreamResponse:
             "engine": engine.config.engine,
             "paused": store.paused,
             **({"notice": engine.notice} if engine.notice else {}),
+            "directories": engine.directories(),
         },
         "gpus": engine.gpus(),
         "counts": store.counts(),

@@ -102,7 +102,7 @@ def _enter(order: orders.Order) -> None:
 
 
 def _become_job(order: orders.Order, out: int, err: int) -> NoReturn:
-    """In the child: its own session, its submitter's rights, then the job. Order: PITFALLS 65.
+    """In the child: its own session, its submitter's rights, then the job.
 
     Raises:
         LaunchError: the change of user failed, or the directory cannot be entered.
