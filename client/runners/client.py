@@ -357,7 +357,7 @@ def _problem(answer: transport.Answer) -> RunnersError:
         ]
         return errors.InvalidPipeline(detail, [problem for problem in problems if str(problem) not in detail])
     for kind in _kinds(errors.RunnersError):
-        if kind.code == code:
+        if kind.code == code and kind.__module__ == errors.__name__:
             return kind(detail)
     by_status = {403: errors.NotAllowed, 404: errors.NotFound, 413: errors.TooLarge, 503: errors.Unavailable}
     kind = by_status.get(answer.status, errors.InvalidRequest if answer.status < 500 else errors.RunnersError)

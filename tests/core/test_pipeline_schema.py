@@ -125,7 +125,7 @@ def test_defaults_lie_under_every_job() -> None:
         {"command": "x"},
         {"script": "y", "env": {"A": "2"}, "num_gpus": 1},
         {"gpus": [0, 1]},
-        defaults={"command": "z", "config": "-a", "env": {"A": "1", "B": "1"}, "num_gpus": 4} | {"config": None},
+        defaults={"command": "z", "env": {"A": "1", "B": "1"}, "num_gpus": 4},
     ).pipeline.jobs
     assert [each.command for each in found] == ["x", ("python", "-m", "scripts.y"), "z"]
     assert [each.env for each in found] == [{"A": "1", "B": "1"}, {"A": "2", "B": "1"}, {"A": "1", "B": "1"}]
@@ -140,7 +140,7 @@ def test_barriers_are_those_sent_and_one_for_each_blocking_job() -> None:
         {"first": 0, "last": 2},
     ]
     assert submission(*jobs, barriers=sent).pipeline.barriers == (
-        Barrier(1, 1), Barrier(0, 2), Barrier(0, 3, "finished"), Barrier(3, 3),
+        Barrier(1, 1), Barrier(0, 2), Barrier(3, 3), Barrier(0, 3, "finished"),
     )  # fmt: skip
 
 

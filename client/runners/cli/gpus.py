@@ -26,7 +26,7 @@ def gpus(words: Words) -> int:
     view = client.status(limit=1)
     terminal = Terminal(sys.stdout)
     if not view["gpus"]:
-        sys.stdout.write(f"no cards{': ' + view['daemon']['notice'] if view['daemon'].get('notice') else ''}\n")
+        sys.stdout.write(f"{view['daemon'].get('notice') or 'no cards'}\n")
     elif terminal.interactive:
         from runners.render.lines import paint
         from runners.render.status import PLAIN_SIGNS, cards

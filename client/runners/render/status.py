@@ -39,7 +39,7 @@ _CARDS = {
 _ROOMY = 96  # columns from which a card's line has everything
 _NAME = 6  # columns below which a job's name says nothing
 _SPARKS = "▁▂▃▄▅▆▇█"
-_UNSAID = ("running", "ok")  # codes whose sentence says no more than the state does
+_UNSAID = ("launching", "running", "ok")  # codes whose sentence says no more than the state does
 
 
 def screen(
