@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: Finished pipelines older than `jobs.keep` are looked for this often (seconds).
 PRUNE_EVERY = 3600.0
+#: What systemd is asked to wait for the database to be checked and read (microseconds).
+RESTORE_TIME = 600_000_000
 
 
 async def run(config: Config, load: Callable[[], Config]) -> int:
@@ -36,18 +38,21 @@ async def run(config: Config, load: Callable[[], Config]) -> int:
         InvalidConfig: the state directory, the locks or the socket cannot be had.
     """
     assert config.paths is not None, "a daemon's configuration says where it lives"
+    # First of all: it takes systemd's variables and descriptors away from whatever is started from here on.
+    sockets = systemd.listen_sockets()
     state = StateDirectory(config.paths.state)
     try:
-        return await _run(config, load, state)
+        return await _run(config, load, state, sockets)
     finally:
         state.close()
 
 
-async def _run(config: Config, load: Callable[[], Config], state: StateDirectory) -> int:
+async def _run(config: Config, load: Callable[[], Config], state: StateDirectory, sockets: Mapping[str, int]) -> int:
     assert config.paths is not None, "checked by run()"
     loop = asyncio.get_running_loop()
     boot = boot_id()
     async with contextlib.AsyncExitStack() as stack:
+        systemd.notify(f"EXTEND_TIMEOUT_USEC={RESTORE_TIME}")
         store = await Store.open(state.path / "runnersd.db", clock=time.time, boot=boot)
         stack.push_async_callback(store.close)
         cards = CardLocks(config.paths.locks, store.database)
@@ -66,7 +71,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
         )
         stack.push_async_callback(engine.close)
         await engine.start()
-        server = await serve(engine, config, sockets=systemd.listen_sockets())
+        server = await serve(engine, config, sockets=sockets)
         stack.push_async_callback(server.close)
 
         def reload() -> None:

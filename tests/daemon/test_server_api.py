@@ -6,6 +6,9 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
+import runnersd.server.jobs
 from runnersd.config import Config, JobsConfig
 from serving import Served, served_test, submission
 
@@ -191,6 +194,17 @@ async def test_details_of_a_job_and_of_a_pipeline(daemon: Served) -> None:
     assert [one["id"] for one in (await daemon.ask("GET", "/v1/jobs/p1")).json["jobs"]] == [id]
 
 
+@served_test()
+async def test_jobs_that_end_while_an_answer_is_made_are_shown_as_they_ended(daemon: Served) -> None:
+    await daemon.submit("true", "exit 3", hold=True)
+    held = list(daemon.store.snapshot.jobs.values())
+    await daemon.ask("PATCH", "/v1/jobs/p1", {"held": False})
+    await daemon.until(lambda: not daemon.store.snapshot.jobs)
+    assert [job.state.value for job in held] == ["held", "held"], "what a handler holds that waited meanwhile"
+    views = json.loads(b"[" + await runnersd.server.jobs._encoded(daemon.engine, held) + b"]")
+    assert [(view["state"], view["exit_code"]) for view in views] == [("succeeded", 0), ("failed", 3)]
+
+
 # -- changing ----------------------------------------------------------------------------------------------------------
 
 
@@ -228,12 +242,17 @@ async def test_cancelling_a_pipeline_passes_over_what_is_over(daemon: Served) ->
 
 @served_test()
 async def test_cancelling_a_pipeline_starts_none_of_its_jobs(daemon: Served) -> None:
-    await daemon.submit(*["forever"] * 40, job={"num_gpus": 2})
-    await daemon.until_state(1, "running")
-    await daemon.ask("POST", "/v1/jobs/p1/cancel", {"now": True})
-    for id in range(1, 41):
-        await daemon.until_state(id, "cancelled")
-    assert sum(daemon.machine.starts.values()) == 1
+    patch = pytest.MonkeyPatch()
+    patch.setattr(runnersd.server.jobs, "TOGETHER", 1)
+    try:
+        await daemon.submit(*["forever"] * 40, job={"num_gpus": 2})
+        await daemon.until_state(1, "running")
+        await daemon.ask("POST", "/v1/jobs/p1/cancel", {"now": True})
+        for id in range(1, 41):
+            await daemon.until_state(id, "cancelled")
+        assert sum(daemon.machine.starts.values()) == 1
+    finally:
+        patch.undo()
 
 
 @served_test()
@@ -354,6 +373,7 @@ async def test_unknown_paths_methods_and_ids(daemon: Served) -> None:
         assert (answer.status, answer.json["code"]) == (status, code), path
         assert answer.json["status"] == status
         assert answer.headers["Content-Type"].startswith("application/problem+json")
+        assert "Retry-After" not in answer.headers
     assert (await daemon.ask("DELETE", "/v1/jobs/1")).headers["Allow"] == "GET, PATCH"
 
 

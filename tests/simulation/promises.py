@@ -80,17 +80,11 @@ def _the_order_is_kept(story: Simulation, rows: list[Any]) -> None:
                     other = mine[position][0]
                     assert _good(*states[other], need["on"]), f"job {row[0]} has begun, its need {other} is not met"
             for barrier in what.get("barriers", ()):
-                first, last, on = _barrier(barrier)
+                first, last, on = barrier
                 if row[2] > last:
                     for position in range(first, last + 1):
                         other = mine[position][0]
                         assert _good(*states[other], on), f"job {row[0]} has begun, below the blocking {other}"
-
-
-def _barrier(barrier: Any) -> tuple[int, int, str]:
-    if isinstance(barrier, dict):
-        return barrier["first"], barrier["last"], barrier.get("on", "success")
-    return tuple(barrier)  # type: ignore[return-value]
 
 
 def _good(state: str, spec: dict[str, Any], on: str) -> bool:

@@ -199,12 +199,41 @@ class Simulation:
         self.loop.pass_time(seconds)
         self._look_after()
 
-    def reboot(self, *, downtime: float = 0.0) -> None:
+    def reboot(self, *, downtime: float = 0.0, killed_after: int | None = None) -> None:
         """Restart the machine, and later its daemon."""
         self.die()
         self.machine.restart()
         self.pass_time(downtime)
-        self.boot()
+        self.boot(killed_after)
+
+    def calm(self) -> None:
+        """Let everything that was asked for happen, and the loop turn once more."""
+        self.pass_time(12.0)
+        if not self.store.snapshot.progress:
+            return
+        # News of the last moment may have come too late for the loop to turn.
+        self.engine.configure(self.config)
+        self.steps(2)
+
+    def come_to_an_end(self) -> None:
+        """Make everything well, let every job end, and see that it does."""
+        self.heal()
+        self.pass_time(30.0)
+        self.ask(self.engine.resume())
+        for card in list(self.machine.gpus):
+            self.ask(self.engine.undrain(card))
+        for _ in range(60):
+            for job in self.unsettled():
+                if job.state is JobState.HELD:
+                    self.ask(self.engine.release(job.id, "ann"))
+            for run in self.running():
+                self.machine.finish(run)
+            self.pass_time(20.0)
+            if not self.unsettled():
+                return
+            delayed = [job.not_before for job in self.unsettled() if job.not_before is not None]
+            if delayed and min(delayed) > self.clock():
+                self.pass_time(min(min(delayed) - self.clock(), 100.0) if not self.jumped else 4000.0)
 
     def move_clock(self, seconds: float) -> None:
         """Somebody sets the clock."""

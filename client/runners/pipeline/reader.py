@@ -23,11 +23,11 @@ from runners.pipeline.substitution import grown, replace_directories
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
 MAX_ALIASED: Final = 100_000  #: nodes that aliases and merge keys may add
-MAX_NODES: Final = 300_000  #: nodes in all, so that no file takes longer than two seconds
+MAX_NODES: Final = 250_000  #: nodes in all, so that no file takes longer than two seconds
 _MAX_GROWN: Final = 16 << 20  #: characters of all texts with directories in them
 _MAX_NUMBER: Final = 100  #: characters; longer digits only burn time
-#: Without libyaml PyYAML's own scanner is used. It reads some 300 KB a second, so it gets no more than this.
-_MAX_BYTES_SLOW: Final = 256 << 10
+#: Without libyaml PyYAML's own scanner is used. It takes up to ten seconds a MB, so it gets no more than this.
+_MAX_BYTES_SLOW: Final = 128 << 10
 
 _TAG = "tag:yaml.org,2002:"
 _TUPLE = _TAG + "python/tuple"
@@ -141,7 +141,7 @@ class _Composer:
         self.add = add
         loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
         self.events: Iterator[Any] = yaml.parse(text, Loader=loader)
-        self.path: list[str | int] = []  #: keys and positions on the way to the node being read
+        self.path: list[str | int | None] = []  #: keys and positions on the way to the node being read; None is a key
         self.anchors: dict[str, Node | None] = {}
         self.nodes = 0
         self.aliased = 0
@@ -163,7 +163,8 @@ class _Composer:
         return root
 
     def problem(self, message: str, line: int) -> None:
-        self.add(Problem(render(tuple(self.path)), message, self.file, line))
+        path = tuple(step for step in self.path if step is not None)
+        self.add(Problem(render(path), message, self.file, line))
 
     def node(self, event: Any, depth: int) -> Node:
         line = event.start_mark.line + 1
@@ -281,13 +282,13 @@ class _Composer:
     def table(self, line: int, depth: int) -> Table:
         out = Table(line)
         merged: list[Table] = []
-        self.path.append("")
+        self.path.append(None)
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             key_line = event.start_mark.line + 1
             merge = isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]
-            self.path[-1] = "?"
+            self.path[-1] = None
             key = self.node(event, depth + 1)
-            self.path[-1] = key.text if isinstance(key, Scalar) else "?"
+            self.path[-1] = key.text if isinstance(key, Scalar) else None
             node = self.node(next(self.events), depth + 1)
             if merge:
                 merged += self.merged(node, key_line)
