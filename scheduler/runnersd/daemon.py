@@ -14,7 +14,7 @@ from typing import Any
 
 from runners.errors import RunnersError
 from runnersd import systemd
-from runnersd.config import Config, needs_restart
+from runnersd.config import Config, needs_restart, reloaded
 from runnersd.engine import Engine, Machine
 from runnersd.machine.cards import CardLocks
 from runnersd.machine.host.launcher import HostLauncher
@@ -145,7 +145,7 @@ def _reload(engine: Engine, load: Callable[[], Config]) -> None:
     late = needs_restart(engine.config, new)
     if late:
         log.warning("needs a restart to take effect: %s", ", ".join(late))
-    engine.configure(new)
+    engine.configure(reloaded(engine.config, new))
     log.info("configuration read again")
 
 

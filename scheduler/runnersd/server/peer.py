@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from runners.errors import NotAllowed
-from runnersd.model import Job, Submitter
+from runnersd.model import Job
 
 #: Linux's SO_PEERGROUPS; the socket module of Python 3.11 does not name it.
 SO_PEERGROUPS = 59
@@ -133,8 +133,3 @@ class Access:
         if not self.owns(peer, job):
             owner = job.pipeline.submitter.user or f"uid {job.pipeline.submitter.uid}"
             raise NotAllowed(f"cannot {act} job {job.id}: it belongs to {owner}; ask them or an operator")
-
-
-def submitter_of(peer: Peer, user: str) -> Submitter:
-    """The peer as the owner of what they submit."""
-    return Submitter(uid=peer.uid, gid=peer.gid, groups=peer.groups, user=user)
