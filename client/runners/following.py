@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from .api import SETTLED
 from .errors import DaemonUnreachable, Unavailable
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from .api import JobView
     from .client import Client
     from .events import EventStream
+
+Answer = TypeVar("Answer")
 
 #: Seconds without a daemon before following is given up.
 PATIENCE = 30.0
@@ -43,7 +45,7 @@ def follow(
             stream = None
             if not looked:
                 # Subscribed first, looked second: what happens between the two is in the stream.
-                for job in _look(client, ids, patience):
+                for job in patiently(client, lambda: [job for id in ids for job in client.jobs_of(id)], patience):
                     if seen.news(job):
                         yield job
             while seen.unsettled and not source.ended:
@@ -60,15 +62,20 @@ def follow(
 
 def subscribe(client: Client, patience: float = PATIENCE, job: int | str | None = None) -> EventStream:
     """The events from now on (of one job), from a daemon that may be restarting."""
+    return patiently(client, lambda: client.events(job=job), patience)
+
+
+def patiently(client: Client, ask: Callable[[], Answer], patience: float = PATIENCE) -> Answer:
+    """What ``ask`` gives; asked again for ``patience`` seconds while a daemon that has answered before is away."""
     until = time.monotonic() + patience
     while True:
         try:
-            return client.events(job=job)
+            return ask()
         except (DaemonUnreachable, Unavailable):
             # Never answered on this socket at all: that is not a restart.
             if client.path is None or time.monotonic() >= until:
                 raise
-            time.sleep(0.2)
+            time.sleep(0.1)
 
 
 class _Seen:
@@ -90,14 +97,3 @@ class _Seen:
         else:
             self.unsettled.add(id)
         return True
-
-
-def _look(client: Client, ids: Sequence[int | str], patience: float) -> list[JobView]:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            return [job for id in ids for job in client.jobs_of(id)]
-        except (DaemonUnreachable, Unavailable):
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.2)

@@ -34,6 +34,7 @@ class Responder:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(16)
+        self._answering: list[threading.Thread] = []
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -55,7 +56,9 @@ class Responder:
         if self._listener.fileno() >= 0:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
-        self._thread.join(5)
+        for thread in (self._thread, *self._answering):
+            if thread is not threading.current_thread():
+                thread.join(5)
 
     def _serve(self) -> None:
         while True:
@@ -63,13 +66,19 @@ class Responder:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            with connection:
-                self.requests.append(_request(connection))
-                reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
-                if callable(reply):
-                    reply(connection)
-                else:
-                    connection.sendall(reply)
+            self.requests.append(_request(connection))
+            reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+            answering = threading.Thread(target=_answer, args=(connection, reply), daemon=True)
+            self._answering.append(answering)
+            answering.start()
+
+
+def _answer(connection: socket.socket, reply: Reply) -> None:
+    with connection:
+        if callable(reply):
+            reply(connection)
+        else:
+            connection.sendall(reply)
 
 
 def _request(connection: socket.socket) -> bytes:

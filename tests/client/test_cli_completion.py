@@ -146,18 +146,21 @@ def test_fish_offers_it(shell_env: Mapping[str, str], tmp_path: Path, line: str,
 def test_zsh_offers_it(shell_env: Mapping[str, str], tmp_path: Path, line: str, offered: list[str]) -> None:
     """In a real zsh on a pseudo-terminal of its own, with `compadd` saying what it is given."""
     (tmp_path / ".zshrc").write_text(
-        "PS1=; PS2=; unsetopt zle_bracketed_paste beep\n"
+        "PS1=; PS2=; unsetopt beep\n"
         "autoload -Uz compinit; compinit -u -D\n"
         "source <(runners-client completion zsh)\n"
         "compadd() {\n"
         '  local -a taken; builtin compadd -A taken "$@"; print -rl -- $taken >> $OUT; builtin compadd "$@"\n'
         "}\n"
+        # Keys typed before the line editor has the terminal would be the kernel's to interpret.
+        "zle-line-init() { print -rn '<edits>' }; zle -N zle-line-init\n"
+        "all-typed() { print -rn '<typed>' }; zle -N all-typed; bindkey '^X' all-typed\n"
     )
     driver = (
         "zmodload zsh/zpty; zpty z zsh -i\n"
-        'zpty -w z "print rea""dy"; zpty -r -m z got "*ready*" || exit 3\n'
-        'zpty -w -n z "$1"$\'\\t\'; zpty -w -n z $\'\\C-u\'; zpty -w z "print do""ne"\n'
-        'zpty -r -m z got "*done*" || exit 4\n'
+        'zpty -r -m z got "*<edits>*" || exit 3\n'
+        "zpty -w -n z \"$1\"$'\\t\\C-x'\n"
+        'zpty -r -m z got "*<typed>*" || exit 4\n'
     )
     out = tmp_path / "offered"
     out.touch()

@@ -41,10 +41,10 @@ def test_json_with_a_length(responder: Responder) -> None:
 
 @pytest.mark.parametrize("size", [1, 2, 3, 1000])
 def test_chunks_cut_anywhere(responder: Responder, size: int) -> None:
-    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\nde\r\nf\r\n0\r\n\r\n"
+    whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n5;x=y\r\nde\r\nf\r\n1A\r\nghijklmnopqrstuvwxyzABCDEF\r\n0\r\n\r\n"
     client = ask(responder, in_pieces(whole[at : at + size] for at in range(0, len(whole), size)))
     with client.logs(1) as answer:
-        assert answer.read() == b"abcde\r\nf"
+        assert answer.read() == b"abcde\r\nfghijklmnopqrstuvwxyzABCDEF"
         assert answer.ended
 
 

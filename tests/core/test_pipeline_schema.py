@@ -215,7 +215,7 @@ ONE_JOB = [
     ({"needs": [{"job": "x", "on": "end"}]}, "jobs[0].needs[0].on: expected `success` or `finished`, found 'end'"),
     ({"needs": [{"job": "x", "onn": "finished"}]}, "jobs[0].needs[0].onn: unknown key 'onn'; did you mean `on`?; allowed: job, on"),
     ({"needs": ["x"]}, "jobs[0].needs[0]: no job is named 'x'; name a job of this pipeline, or `all`"),
-    ({"needs": ["true"]}, "jobs[0].needs: 'true' needs itself"),
+    ({"needs": ["true"]}, "jobs[0].needs[0]: 'true' needs itself"),
     ({"num_gpu": 1}, "jobs[0].num_gpu: unknown key 'num_gpu'; did you mean `num_gpus`?"),
     ({"matrix": {}}, "jobs[0].matrix: `matrix` belongs in a file; the client expands it before it submits"),
     ({"pipeline": "x"}, "jobs[0].pipeline: `pipeline` belongs in a file; the client expands it before it submits"),
@@ -295,19 +295,19 @@ def test_a_bad_name_is_not_held_against_those_who_need_it() -> None:
 
 
 CIRCLES: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
-    ([{"needs": "b"}, {"needs": "a"}], {}, "jobs[0].needs: a circle, so none of these could ever start: 'a' needs 'b', 'b' needs 'a'"),
-    ([{"needs": "b"}, {"needs": "all"}], {}, "jobs[0].needs: a circle, so none of these could ever start: 'a' needs 'b', 'b' needs 'a'"),
-    ([{}, {"needs": "c", "blocking": True}, {}], {}, "jobs[1].needs: a circle, so none of these could ever start: 'b' needs 'c', 'c' is below blocking 'b'"),
+    ([{"needs": "b"}, {"needs": "a"}], {}, "jobs[0].needs[0]: a circle, so none of these could ever start: 'a' needs 'b', 'b' needs 'a'"),
+    ([{"needs": "b"}, {"needs": "all"}], {}, "jobs[0].needs[0]: a circle, so none of these could ever start: 'a' needs 'b', 'b' needs 'a'"),
+    ([{}, {"needs": "c", "blocking": True}, {}], {}, "jobs[1].needs[0]: a circle, so none of these could ever start: 'b' needs 'c', 'c' is below blocking 'b'"),
     (
         [{"needs": "c"}, {}, {}], {"barriers": [{"first": 0, "last": 1}]},
-        "jobs[0].needs: a circle, so none of these could ever start: 'a' needs 'c', 'c' is below blocking 'a'",
+        "jobs[0].needs[0]: a circle, so none of these could ever start: 'a' needs 'c', 'c' is below blocking 'a'",
     ),
     (
         [{"needs": "d"}, {"blocking": True}, {"blocking": True, "needs": "a"}, {}], {},
-        "jobs[0].needs: a circle, so none of these could ever start: 'a' needs 'd', 'd' is below blocking 'c', 'c' needs 'a'",
+        "jobs[0].needs[0]: a circle, so none of these could ever start: 'a' needs 'd', 'd' is below blocking 'c', 'c' needs 'a'",
     ),
-    ([{"name": "t[k=1]", "needs": "t"}, {"name": "t[k=2]"}], {}, "jobs[0].needs: 't[k=1]' needs itself"),
-    ([{"name": "i.x", "needs": "b"}, {"needs": "i"}], {"items": ["i"]}, "jobs[0].needs: a circle, so none of these could ever start: 'i.x' needs 'b', 'b' needs 'i.x'"),
+    ([{"name": "t[k=1]", "needs": "t"}, {"name": "t[k=2]"}], {}, "jobs[0].needs[0]: 't[k=1]' needs itself"),
+    ([{"name": "i.x", "needs": "b"}, {"needs": "i"}], {"items": ["i"]}, "jobs[0].needs[0]: a circle, so none of these could ever start: 'i.x' needs 'b', 'b' needs 'i.x'"),
 ]  # fmt: skip
 
 
@@ -320,7 +320,7 @@ def test_a_circle_is_named(jobs: list[dict[str, Any]], more: dict[str, Any], mes
 def test_several_circles_are_all_named() -> None:
     told = mistakes_of(*[{"name": f"a{at}", "command": "x", "needs": f"a{at ^ 1}"} for at in range(6)])
     assert [line.split(" could")[0] for line in told] == [
-        f"jobs[{at}].needs: a circle, so none of these" for at in (0, 2, 4)
+        f"jobs[{at}].needs[0]: a circle, so none of these" for at in (0, 2, 4)
     ]
 
 

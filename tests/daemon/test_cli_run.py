@@ -236,6 +236,17 @@ def test_logs_tail_attempts_and_what_is_wrong(daemon: Daemon, tmp_path: Path) ->
         assert b"cannot" in done.stderr
 
 
+def test_logs_of_a_job_between_two_attempts(daemon: Daemon, begin: Callable[..., subprocess.Popen[bytes]]) -> None:
+    [id] = daemon.submit({"name": "again", "command": "echo said; exit 1", "retries": 1, "retry_delay": "1h"})
+    eventually("the first attempt has failed", lambda: daemon.job(id)["reason"]["code"] == "retry_delay")
+    assert daemon.run("logs", str(id)).stdout == b"said\n"
+    child = begin("logs", "-f", str(id))
+    assert line(child) == b"said\n"
+    daemon.client().cancel(id)
+    assert child.communicate(timeout=30)[0] == b""
+    assert child.returncode == 0
+
+
 def test_logs_of_a_job_that_has_not_begun(daemon: Daemon) -> None:
     [id] = daemon.submit({"name": "later", "command": "true"}, hold=True)
     done = daemon.run("logs", str(id))

@@ -225,15 +225,22 @@ class Simulation:
         for _ in range(60):
             for job in self.unsettled():
                 if job.state is JobState.HELD:
-                    self.ask(self.engine.release(job.id, "ann"))
+                    self.ask(self.engine.release(job.id))
             for run in self.running():
                 self.machine.finish(run)
             self.pass_time(20.0)
             if not self.unsettled():
                 return
-            delayed = [job.not_before for job in self.unsettled() if job.not_before is not None]
-            if delayed and min(delayed) > self.clock():
-                self.pass_time(min(min(delayed) - self.clock(), 100.0) if not self.jumped else 4000.0)
+            self.wait_for_the_clock()
+        left = {job.id: (job.state.value, self.engine.explain(job).text) for job in self.unsettled()}
+        assert not left, f"these never end: {left}"
+
+    def wait_for_the_clock(self) -> None:
+        """Let time pass until the next job may begin, if that is what one waits for."""
+        now = self.clock()
+        delayed = [job.not_before for job in self.unsettled() if job.not_before is not None and job.not_before > now]
+        if delayed:
+            self.pass_time(min(delayed) - now)
 
     def move_clock(self, seconds: float) -> None:
         """Somebody sets the clock."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from runners.api import SETTLED, WAITING, JobDetailView
+from runners.api import JobDetailView
 from runners.client import Client
 from runners.errors import InvalidRequest
 from runners.following import follow as changes_of
@@ -23,12 +23,10 @@ def logs(words: Words) -> int:
     if asked is not None and not 0 < asked <= view["attempt"]:
         had = f"its attempts are 1 to {view['attempt']}" if view["attempt"] else "it has not been started"
         raise InvalidRequest(f"cannot show attempt {asked} of job {id}: {had}")
-    if not _begun(view):
+    if not view["attempt"]:
         if not go_on:
             raise InvalidRequest(f"cannot show the output of job {id}: it is {view['state']}, {view['reason']['text']}")
-        view = _started(client, view)
-        if not _begun(view):
-            return 0
+        sys.stderr.write(f"job {id} is {view['state']}: {view['reason']['text']}\n")
     try:
         if not go_on:
             streams.copy(client, id, asked or view["attempt"], tail)
@@ -42,29 +40,20 @@ def logs(words: Words) -> int:
 
 
 def _to_the_end(client: Client, view: JobDetailView, tail: int | None) -> None:
-    """One attempt after the other, until the job is over."""
+    """One attempt after the other, from the one it is at, until the job is over."""
+    attempt = max(1, view["attempt"])
     while True:
-        attempt = view["attempt"]
+        view = _at_attempt(client, view["id"], attempt)
+        if view["attempt"] < attempt:
+            return
         streams.follow(client, view, attempt, tail)
         tail = None
-        for change in changes_of(client, [view["id"]]):
-            if change is not None and change["attempt"] > attempt and change["started_at"] is not None:
-                break
-        view = streams.patiently(client, view["id"])
-        if view["state"] in SETTLED and view["attempt"] <= attempt:
-            return
+        attempt += 1
 
 
-def _begun(view: JobDetailView) -> bool:
-    """Whether it has an attempt whose output can be read."""
-    return view["attempt"] > 0 and (view["started_at"] is not None or view["state"] not in (*WAITING, "starting"))
-
-
-def _started(client: Client, view: JobDetailView) -> JobDetailView:
-    """Wait until a queued job starts, or ends without having started."""
-    sys.stderr.write(f"job {view['id']} is {view['state']}: {view['reason']['text']}\n")
-    for _change in changes_of(client, [view["id"]]):
-        view = streams.patiently(client, view["id"])
-        if _begun(view):
+def _at_attempt(client: Client, id: int, attempt: int) -> JobDetailView:
+    """The job, once it has come so far, or is over."""
+    for change in changes_of(client, [id]):
+        if change is not None and change["attempt"] >= attempt:
             break
-    return view
+    return streams.job_of(client, id)

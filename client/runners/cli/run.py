@@ -19,7 +19,7 @@ from runners.render import words as said
 from .main import complain
 from .options import Words
 from .sentences import change, print_json
-from .streams import Stream, patiently, streams_of
+from .streams import Stream, job_of, streams_of
 from .submission import surroundings
 
 #: What `run` exits with when the job did not start.
@@ -111,7 +111,7 @@ class _Foreground:
             while True:
                 with subscribe(self._client, job=self._id) as events:
                     # Subscribed first, looked second: nothing happens unseen between the two.
-                    view: JobView = patiently(self._client, self._id)
+                    view: JobView = job_of(self._client, self._id)
                     self._resume(view)
                     view = self._with(events, view)
                     if view["state"] in SETTLED:
@@ -146,7 +146,7 @@ class _Foreground:
                         view = cast("JobView", event.data)
                         self._follow(view)
             elif waiting and not ready:
-                view = patiently(self._client, self._id)  # the reason it waits for changes without an event
+                view = job_of(self._client, self._id)  # the reason it waits for changes without an event
         return view
 
     def _follow(self, view: JobView) -> None:

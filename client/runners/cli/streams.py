@@ -6,10 +6,10 @@ import os
 import select
 import time
 
-from runners.api import SETTLED, JobDetailView
+from runners.api import LIVE, JobDetailView
 from runners.client import Client
-from runners.errors import DaemonUnreachable, Unavailable
-from runners.following import PATIENCE
+from runners.errors import Unavailable
+from runners.following import patiently
 from runners.transport import Answer
 
 _STREAMS = (("stdout", 1), ("stderr", 2))
@@ -48,7 +48,10 @@ class Stream:
         if again:
             tail = 0
         self._skip = 0 if tail is not None else self.written
-        self._answer = self._client.logs(self._job, stream=self._name, follow=follow, tail=tail, attempt=attempt)
+        self._answer = patiently(
+            self._client,
+            lambda: self._client.logs(self._job, stream=self._name, follow=follow, tail=tail, attempt=attempt),
+        )
         self._write(self._answer.pending())
         self._finish()
 
@@ -117,8 +120,9 @@ def follow(client: Client, view: JobDetailView, attempt: int, tail: int | None) 
                     stream.receive()
                 continue
             # Both have ended: because the attempt is over, or because the daemon is.
-            view = patiently(client, view["id"])
-            if all(stream.whole for stream in streams) and (view["state"] in SETTLED or view["attempt"] != attempt):
+            view = job_of(client, view["id"])
+            over = view["attempt"] != attempt or view["state"] not in LIVE
+            if over and all(stream.whole for stream in streams):
                 return
             for stream in streams:
                 stream.begin(attempt, follow=True)
@@ -128,13 +132,6 @@ def follow(client: Client, view: JobDetailView, attempt: int, tail: int | None) 
             stream.close()
 
 
-def patiently(client: Client, job: int) -> JobDetailView:
+def job_of(client: Client, id: int) -> JobDetailView:
     """A job, from a daemon that may be restarting."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return client.job(job)
-        except (DaemonUnreachable, Unavailable):
-            if time.monotonic() >= until:
-                raise
-            time.sleep(0.2)
+    return patiently(client, lambda: client.job(id))

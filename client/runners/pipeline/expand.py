@@ -151,7 +151,8 @@ class Expansion:
             scope.defaults = merged(scope.defaults, self._defaults(Place(file, line, ("defaults",)), node))
         if "jobs" not in root.entries:
             self.missing.append(scope.prefix.rstrip("."))
-            if not any(self.check.nearest(name, ["jobs", *schema.WORK_KEYS]) for name in root.entries):
+            unknown = [name for name in root.entries if name not in schema.PIPELINE_KEYS]
+            if not any(self.check.nearest(name, ["jobs", *schema.WORK_KEYS]) for name in unknown):
                 what = "no `jobs`: expected a list of jobs, or one job with `command`, `script` or `pipeline`"
                 self.check.add(Place(file, root.line).problem(what))
             return keys
@@ -348,8 +349,9 @@ class Expansion:
     def _filled(self, key: str, value: Value, combination: Combination) -> Any:
         known = schema.JOB_KEYS.get(key)
 
-        def wrong(message: str) -> None:
-            self.check.add(value.place.problem(message))
+        def wrong(message: str, path: Path) -> None:
+            place = value.member(path[0]) if path else value.place
+            self.check.add(place.problem(message, *path[1:]))
 
         return filled(value.plain, combination, known is not None and not known.as_written, wrong)
 

@@ -136,9 +136,6 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and ((value.isascii() and "\0" not in value) or _NOT_TEXT.search(value) is None)
 
 
-# -- scalars ----------------------------------------------------------------------------------------------------------
-
-
 def text(what: str = "text", longest: int = MAX_TEXT) -> Reader:
     """A non-empty string. ``longest`` is in bytes of UTF-8."""
 
@@ -232,9 +229,6 @@ def begin(value: Any, check: Check, path: Path) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
         return float(value)
     return check.expected(path, what, value)
-
-
-# -- lists and mappings -----------------------------------------------------------------------------------------------
 
 
 def job_name(value: Any, check: Check, path: Path) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -53,8 +55,13 @@ def load(
     return spec
 
 
-def _read_file(path: str) -> tuple[str, bytes]:
-    """A file's true path and its content, no more of it than says that it is too large."""
+def _read_file(path: str, regular: bool) -> tuple[str, bytes]:
+    """A file's true path and its content, no more of it than says that it is too large.
+
+    The outermost may be a pipe (`submit <(generate)`); one that a file names must not be: reading it could hang.
+    """
+    if regular and not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "Not a regular file")
     with open(path, "rb") as stream:
         return os.path.realpath(path), stream.read(MAX_BYTES + 1)
 

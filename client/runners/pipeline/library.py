@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from runners.errors import Problem
 from runners.pipeline.reader import Node, read
 
-#: Gives a file's identity, whatever path led to it, and its content. Raises OSError when it cannot.
-ReadFile = Callable[[str], tuple[str, bytes]]
+#: Gives a file's identity, whatever path led to it, and its content; whether it must be a regular file is the other
+#: argument. Raises OSError when it cannot.
+ReadFile = Callable[[str, bool], tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Library:
         if beside is not None:
             path = os.path.normpath(os.path.join(os.path.dirname(beside.file), path))
         if path not in self._by_path:
-            identity, data = self._read_file(path)
+            identity, data = self._read_file(path, beside is not None)
             if identity not in self._known:
                 self.files.append(path)
                 self._known[identity] = Document(identity, path, read(data, path, self._directories, self._add))

@@ -43,20 +43,21 @@ def combinations(node: Node, line: int, most: int, wrong: Wrong) -> list[Combina
     return []
 
 
-def filled(plain: Any, combination: Combination, typed: bool, wrong: Callable[[str], None]) -> Any:
-    """Plain data with the placeholders in it replaced; what cannot be replaced is told to ``wrong``, and left.
+def filled(plain: Any, combination: Combination, typed: bool, wrong: Callable[[str, Path], None], at: Path = ()) -> Any:
+    """Plain data with its placeholders replaced. What cannot be is told to ``wrong``, with its key path, and left.
 
-    ``typed``: a text that is one placeholder becomes the value itself.
+    ``typed``: a text that is one placeholder becomes the value itself. ``at`` is the key path of the data.
     """
     if isinstance(plain, str):
         name = whole_placeholder(plain) if typed else None
         if name is not None and name in combination:
             return combination[name].value
-        return replace_matrix(plain, {key: scalar.text for key, scalar in combination.items()}, wrong)
+        texts = {key: scalar.text for key, scalar in combination.items()}
+        return replace_matrix(plain, texts, lambda message: wrong(message, at))
     if isinstance(plain, list):
-        return [filled(item, combination, typed, wrong) for item in plain]
+        return [filled(item, combination, typed, wrong, (*at, position)) for position, item in enumerate(plain)]
     if isinstance(plain, dict):
-        return {name: filled(item, combination, typed, wrong) for name, item in plain.items()}
+        return {name: filled(item, combination, typed, wrong, (*at, name)) for name, item in plain.items()}
     return plain
 
 

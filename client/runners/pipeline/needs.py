@@ -52,8 +52,11 @@ class Groups:
 
     def settled(self, needs: Sequence[tuple[Need, T]]) -> list[tuple[Need, T]]:
         """The needs of an entry when all groups are known, each once, with what came with it (its place)."""
-        once = {need: place for wanted, place in reversed(needs) for need in self._tolerated([wanted])}
-        return list(reversed(once.items()))
+        once: dict[Need, T] = {}
+        for wanted, place in needs:
+            for need in self._tolerated([wanted]):
+                once.setdefault(need, place)
+        return list(once.items())
 
     def _tolerated(self, needs: Iterable[Need]) -> list[Need]:
         """The needs, where one on an item that may fail asks only that its jobs have finished."""

@@ -43,8 +43,8 @@ def check_order(
     if clean:
         graph = _Graph(names, known, needs, barriers)
         for circle in graph.circles():
-            position, sentence = graph.describe(circle)
-            check.wrong(("jobs", position, "needs"), sentence)
+            position, place, sentence = graph.describe(circle)
+            check.wrong(("jobs", position, "needs", place), sentence)
 
 
 class _Graph:
@@ -138,14 +138,15 @@ class _Graph:
             node = next(other for other in self.waits[node] if not done[other])
         return walk[seen[node] :]
 
-    def describe(self, circle: list[int]) -> tuple[int, str]:
-        """Where to show a circle (the position of a job in it that needs another), and a sentence."""
+    def describe(self, circle: list[int]) -> tuple[int, int, str]:
+        """The position of a job in the circle that needs another, which of its needs that is, and a sentence."""
         count = len(self.names)
         first = next(place for place, node in enumerate(circle) if node < count and self._by_need(circle, place))
         turned = [*circle[first:], *circle[:first]]
+        need = self.waits[turned[0]].index(turned[1 % len(turned)])  # a job's needs come first in what it waits for
         jobs = [place for place, node in enumerate(turned) if node < count]
         if len(jobs) == 1:
-            return turned[0], f"{shown(self.names[turned[0]])} needs itself"
+            return turned[0], need, f"{shown(self.names[turned[0]])} needs itself"
         clauses = []
         for here, there in pairwise([*jobs, len(turned)]):
             name, other = shown(self.names[turned[here]]), shown(self.names[turned[there % len(turned)]])
@@ -153,7 +154,7 @@ class _Graph:
             clauses.append(f"{name} {verb} {other}")
         if len(clauses) > 8:
             clauses[4:-3] = ["..."]
-        return turned[0], f"a circle, so none of these could ever start: {', '.join(clauses)}"
+        return turned[0], need, f"a circle, so none of these could ever start: {', '.join(clauses)}"
 
     def _by_need(self, circle: list[int], place: int) -> bool:
         """Whether the job at this place waits for the next one by a need, not by standing below a barrier."""

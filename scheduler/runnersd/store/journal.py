@@ -76,9 +76,18 @@ class Journal:
         await waiter
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """What ``work`` finds in the rows, with everything gathered so far among them (unless its write fails)."""
+        """What ``work`` finds in the rows, with everything gathered so far among them (unless its write fails).
+
+        Raises:
+            Unavailable: the rows cannot be read.
+        """
         self._hand_over()
-        return await self._writer.read(work)
+        try:
+            return await self._writer.read(work)
+        except sqlite3.Error as error:
+            if is_damage(error):
+                self._fail(error)
+            raise Unavailable(f"cannot read {self._file}: {error}; see that its disk works") from error
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do ``work`` in a transaction of its own.
