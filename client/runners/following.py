@@ -45,7 +45,7 @@ def follow(
             stream = None
             if not looked:
                 # Subscribed first, looked second: what happens between the two is in the stream.
-                for job in patiently(client, lambda: [job for id in ids for job in client.jobs_of(id)], patience):
+                for job in patiently(client, lambda: [one for id in ids for one in client.jobs_of(id)], patience):
                     if seen.news(job):
                         yield job
             while seen.unsettled and not source.ended:

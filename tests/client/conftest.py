@@ -27,10 +27,10 @@ def response(body: Any = b"", status: str = "200 OK", *headers: str) -> bytes:
 class Responder:
     """Listens on a Unix socket and gives each connection the next reply; the last one is given again and again."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *replies: Reply) -> None:
         self.path = path
         self.requests: list[bytes] = []
-        self.replies: list[Reply] = []
+        self.replies: list[Reply] = list(replies)
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(16)

@@ -151,7 +151,7 @@ def test_a_restart_in_mid_submission_is_waited_for(responder: Responder) -> None
         responder.close()
         path.unlink()
         time.sleep(0.3)
-        second.append(Responder(path).will(response(made)))
+        second.append(Responder(path, response(made)))
 
     thread = threading.Thread(target=restart)
     client = ask(responder, lambda connection: thread.start())

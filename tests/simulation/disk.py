@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 from unittest import mock
 
 from runnersd.store import Store
+from runnersd.store import opening
 from runnersd.store import store as store_module
 from runnersd.store.writer import Writer
 
@@ -26,7 +27,8 @@ class Disk:
         self.file = file
         self.pace = 3
         self.delay = 0.0  #: seconds that a piece of work takes at most, on top
-        self.full = 0  #: so many of the next commits fail
+        self.spare = 0  #: so many of the next commits still work
+        self.full = 0  #: so many of those after them fail
         self.lying = False  #: whether a commit that fails was done all the same
         self.random = random.Random(seed)
         self._writer: _Writer | None = None
@@ -46,6 +48,16 @@ class Disk:
         finally:
             connection.close()
 
+    def fails(self) -> bool:
+        """Whether the commit that comes now does; asked once for each."""
+        if not self.full:
+            return False
+        if self.spare:
+            self.spare -= 1
+            return False
+        self.full -= 1
+        return True
+
     def crash(self, *, finish: bool) -> None:
         """The daemon is killed. What it had asked for is done and never told, or never done."""
         if self._writer is not None:
@@ -58,7 +70,9 @@ class Disk:
             self._writer = _Writer(loop, self)
             return self._writer
 
-        with mock.patch.object(store_module, "Writer", hire):
+        # No power is cut here, so nothing has to be synced.
+        pragmas = tuple(pragma.replace("= FULL", "= OFF") for pragma in opening.PRAGMAS)
+        with mock.patch.object(store_module, "Writer", hire), mock.patch.object(opening, "PRAGMAS", pragmas):
             yield
 
 
@@ -79,7 +93,6 @@ class _Writer(Writer):
         if self._dead:
             await asyncio.get_running_loop().create_future()
         self.connection, result = connect()
-        self.connection.execute("PRAGMA synchronous = OFF")  # no power cuts here, only deaths
         return result
 
     def put(self, item: Any) -> None:
@@ -153,8 +166,7 @@ class _Faulty:
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
         """As the connection's, but for commits."""
-        if statement == "COMMIT" and self._disk.full:
-            self._disk.full -= 1
+        if statement == "COMMIT" and self._disk.fails():
             if self._disk.lying:
                 self._connection.execute(statement)
             raise sqlite3.OperationalError("database or disk is full")

@@ -28,7 +28,7 @@ def parsed(first: int, count: int) -> Submission:
     return Submission(PipelineSpec(f"demo-{first}", tuple(jobs)), f"{keys['workdir']}", environment)
 
 
-@pytest.mark.parametrize(("pipelines", "jobs"), [(1, 5000), (2000, 1)], ids=["one pipeline", "a pipeline each"])
+@pytest.mark.parametrize(("pipelines", "jobs"), [(1, 2000), (400, 1)], ids=["one pipeline", "a pipeline each"])
 def test_a_queued_job_costs_little_memory(tmp_path: Path, pipelines: int, jobs: int) -> None:
     async def work() -> None:
         store = await opened(tmp_path)
