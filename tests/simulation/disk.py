@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from unittest import mock
 
-from runnersd.store import Store
-from runnersd.store import opening
+from runnersd.store import Store, opening
 from runnersd.store import store as store_module
 from runnersd.store.writer import Writer
 
