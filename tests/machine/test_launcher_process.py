@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import pwd
@@ -82,6 +83,33 @@ async def test_signals_are_as_at_birth(world: HostWorld, somebody: bool) -> None
     lines = [line.split() for line in world.out(RUN).splitlines() if line[:6] in ("SigIgn", "SigBlk", "SigCgt")]
     masks = [int(mask, 16) for _, mask in lines]
     assert [mask & ~internal for mask in masks] == [0, 0, 0]
+
+
+@needs_root
+async def test_what_the_c_library_ignores_is_not_inherited(world: HostWorld) -> None:
+    """Signals 32 and 33, which posix_spawn leaves ignored in whatever it starts: here, the daemon."""
+    with ignored(32, 33):
+        await world.daemon()
+    nobody = pwd.getpwnam("nobody")
+    who = Submitter(nobody.pw_uid, nobody.pw_gid)
+    assert (await world.run(world.launch(["cat", "/proc/self/status"], submitter=who, cwd="/"))).exit_code == 0
+    (mask,) = (line.split()[1] for line in world.out(RUN).splitlines() if line.startswith("SigIgn"))
+    assert int(mask, 16) == 0
+
+
+@contextlib.contextmanager
+def ignored(*numbers: int) -> Iterator[None]:
+    """Have this process ignore signals whose sigaction the C library refuses."""
+    libc, ignore, before = ctypes.CDLL(None, use_errno=True), (ctypes.c_ulong * 8)(signal.SIG_IGN), {}
+    call = {"x86_64": 13}.get(os.uname().machine, 134)
+    for number in numbers:
+        before[number] = (ctypes.c_ulong * 8)()
+        assert libc.syscall(call, number, ignore, before[number], 8) == 0, os.strerror(ctypes.get_errno())
+    try:
+        yield
+    finally:
+        for number in numbers:
+            assert libc.syscall(call, number, before[number], None, 8) == 0
 
 
 async def test_it_leads_its_own_session_and_group(world: HostWorld) -> None:

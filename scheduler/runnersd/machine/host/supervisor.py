@@ -39,8 +39,12 @@ _FORWARD = {int(number): int(number) for number in _DIRECT}
 _FORWARD |= {signal.SIGRTMIN + number: number for number in range(1, PASSED + 1)}
 _KILL_AGAIN = (0.01, 1.0)  # seconds between looks for what still lives: the first, the longest
 _PR_SET_CHILD_SUBREAPER = 36
+#: The C library keeps these for itself: its posix_spawn leaves them ignored, and its sigaction refuses them.
+_INTERNAL = (32, 33)
+_RT_SIGACTION = {"x86_64": 13, "aarch64": 134, "riscv64": 134}
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
 _boot = processes.boot_id()
 
 
@@ -54,6 +58,7 @@ def prepare() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, EVERY)
     for number in (signal.SIGCHLD, signal.SIGTERM, AT_ONCE, *_FORWARD):
         signal.signal(number, _note)
+    _reset_internal_signals()
     os.umask(0o077)
 
 
@@ -255,6 +260,15 @@ class Supervisor:
                     raise
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
+
+
+def _reset_internal_signals() -> None:
+    """Jobs must not inherit as ignored what the C library of whoever started the daemon left so."""
+    call = _RT_SIGACTION.get(os.uname().machine)
+    default = (ctypes.c_ulong * 8)()  # the kernel's sigaction: SIG_DFL, no flags, an empty mask
+    if call is not None:
+        for number in _INTERNAL:
+            _libc.syscall(call, number, default, None, 8)
 
 
 def _note(number: int, frame: object) -> None:
