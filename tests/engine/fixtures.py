@@ -1,0 +1,68 @@
+"""Fixtures with a Docker engine, for tests on every floor; tests/conftest.py takes them in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.engine import CARDS, Engine
+from engine.requirements import Unavailable, require_tools
+
+
+def check_docker() -> None:
+    """Skip the test where no engine can run; fail it in CI."""
+    try:
+        require_tools()
+    except Unavailable as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def shared_docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The engine below `docker_engine`; take that one."""
+    check_docker()
+    directory = tmp_path_factory.mktemp("engine")
+    with Engine(directory, cards=CARDS) as engine:
+        engine.import_standard_images()
+        yield engine
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def docker_engine(shared_docker_engine: Engine) -> Iterator[Engine]:
+    """A running engine, started once a session, with the images SHELL and BARE, a GPU hook with CARDS, and no container.
+
+    Add images to it as you like; to kill or reconfigure an engine take one of `new_docker_engine`.
+    """
+    shared_docker_engine.set_cards(CARDS)
+    with shared_docker_engine.leaving_no_containers():
+        yield shared_docker_engine
+
+
+@pytest.fixture
+def new_docker_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+    """Makes engines of the test's own, running, with the images SHELL and BARE: to kill, stop and restart.
+
+    Arguments: ``config``, the engine's daemon.json, as {"live-restore": True}; ``cards``, uuid to minor, None for no
+    GPU hook.
+    """
+    check_docker()
+    with ExitStack() as engines:
+        made = 0
+
+        def make(*, config: Mapping[str, Any] | None = None, cards: Mapping[str, int] | None = CARDS) -> Engine:
+            nonlocal made
+            made += 1
+            engine = engines.enter_context(Engine(tmp_path / f"engine{made}", config=config, cards=cards))
+            engine.import_standard_images()
+            return engine
+
+        yield make
