@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from engine.api import Answer, call
+from engine.api import Answer, call, following
 from engine.engine import CARDS, Engine
 from engine.images import BARE, PROGRAM, SHELL
+from engine.proxy import Delay, Disconnect, Hang, Proxy, Reply
 from engine.requirements import Unavailable, require_tools
 
 __all__ = [
@@ -13,8 +14,14 @@ __all__ = [
     "PROGRAM",
     "SHELL",
     "Answer",
+    "Delay",
+    "Disconnect",
     "Engine",
+    "Hang",
+    "Proxy",
+    "Reply",
     "Unavailable",
     "call",
+    "following",
     "require_tools",
 ]

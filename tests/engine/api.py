@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ class Answer:
         return json.loads(self.body) if self.body else None
 
 
-class Connection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP/1.1 to a Unix socket."""
 
     def __init__(self, path: Path, timeout: float) -> None:
@@ -45,10 +47,22 @@ def call(socket_path: Path, method: str, path: str, body: Any = None, *, timeout
     """
     raw = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
     kind = "application/x-tar" if isinstance(body, bytes) else "application/json"
-    connection = Connection(socket_path, timeout)
+    connection = UnixConnection(socket_path, timeout)
     try:
         connection.request(method, path, raw, {"Content-Type": kind} if raw is not None else {})
         answer = connection.getresponse()
         return Answer(answer.status, answer.read())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def following(socket_path: Path, path: str, *, timeout: float = 60.0) -> Iterator[http.client.HTTPResponse]:
+    """A GET whose answer has begun and is read at leisure: logs, events. The connection is closed at the end."""
+    connection = UnixConnection(socket_path, timeout)
+    try:
+        connection.request("GET", path)
+        with connection.getresponse() as answer:
+            yield answer
     finally:
         connection.close()
