@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from posixpath import normpath
 
 from runners.errors import InvalidPipeline, NotAllowed, Problem, QuotaExceeded, TooLarge
 from runners.pipeline.quantities import format_duration, format_size
 from runners.spec import JobSpec, PipelineSpec, Submission, groups
 from runnersd.inventory import matches
-from runnersd.model import Inventory
+from runnersd.model import EngineState, Inventory
 
 #: Need groups may name this many jobs in all; past it their bookkeeping would stall the daemon.
 MAX_NEED_PAIRS = 2_000_000
@@ -25,7 +27,10 @@ class Limits:
     max_per_pipeline: int = 20_000
     time_limit: float | None = None
     max_time_limit: float | None = None
-    log_max: int = 1 << 30
+    engine: EngineState = field(default_factory=EngineState)
+    image: str | None = None  #: of container jobs that name none, nor their environment
+    allowed_mounts: tuple[str, ...] = ()
+    root_refused: bool = False  #: the submitter is root, whose containers the configuration does not allow
 
 
 def admit(
@@ -41,6 +46,7 @@ def admit(
     """
     problems: list[Problem] = []
     total = 0
+    submissions = [replace(one, pipeline=_with_images(one, limits)) for one in submissions]
     for submission in submissions:
         jobs = submission.pipeline.jobs
         total += len(jobs)
@@ -71,7 +77,7 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
         found.append(Problem(f"{path}.{key}", f"{spec.name}: {message}"))
 
     if spec.run_in == "container":
-        say("run_in", "this daemon has no container engine; use `run_in: host`")
+        _check_container(spec, limits, say)
     if spec.num_gpus:
         _check_cards(spec, inventory, say)
     if spec.cpus is not None and spec.cpus > limits.cpus:
@@ -85,6 +91,24 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
             f"asks for {format_duration(spec.time_limit)}, at most {format_duration(longest)} is allowed here",
         )
     return found
+
+
+def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], None]) -> None:
+    engine = limits.engine
+    if not engine.seen:
+        say("run_in", "this machine has no container engine; install docker.io, or use `run_in: host`")
+        return
+    if spec.num_gpus and engine.problem is None and engine.cards is None:
+        say("num_gpus", engine.no_cards)
+    if limits.root_refused:
+        say("run_in", "this daemon runs no containers as root (containers.allow_root)")
+    if spec.image is None:
+        say("image", "names no image; say `image:`, or set DOCKER_IMAGE_NAME, or the daemon's containers.image")
+    for text in spec.mounts:
+        source = normpath(text.partition(":")[0])
+        if not any(PurePosixPath(source).is_relative_to(root) for root in limits.allowed_mounts):
+            allowed = ", ".join(limits.allowed_mounts) or "nothing"
+            say("mounts", f"cannot mount {source}: this daemon allows {allowed} (containers.allowed_mounts)")
 
 
 def _check_cards(spec: JobSpec, inventory: Inventory, say: Callable[[str, str], None]) -> None:
@@ -121,6 +145,16 @@ def _check_needs(pipeline: PipelineSpec) -> None:
             f"cannot submit {pipeline.name}: its needs name {pairs} jobs in all, {MAX_NEED_PAIRS} may be named; "
             "use `blocking: true` where everything below waits"
         )
+
+
+def _with_images(submission: Submission, limits: Limits) -> PipelineSpec:
+    """The pipeline with the image of every container job said: its own, its submitter's, or the daemon's."""
+    default = submission.env.get("DOCKER_IMAGE_NAME") or limits.image
+    jobs = tuple(
+        replace(job, image=default) if job.run_in == "container" and job.image is None else job
+        for job in submission.pipeline.jobs
+    )
+    return replace(submission.pipeline, jobs=jobs)
 
 
 def _with_defaults(pipeline: PipelineSpec, limits: Limits) -> PipelineSpec:

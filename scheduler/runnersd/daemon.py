@@ -17,6 +17,7 @@ from runnersd import systemd
 from runnersd.config import Config, needs_restart, reloaded
 from runnersd.engine import Engine, Machine
 from runnersd.machine.cards import CardLocks
+from runnersd.machine.docker.launcher import DockerLauncher
 from runnersd.machine.host.launcher import HostLauncher
 from runnersd.machine.nvml import NvmlObserver
 from runnersd.server import serve
@@ -58,6 +59,15 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
         cards = CardLocks(config.paths.locks, store.database)
         launcher = HostLauncher(state.path, cards)
         await launcher.open()
+        containers = DockerLauncher(
+            state.path,
+            config.containers.socket,
+            store.database,
+            boot=boot,
+            gated=config.system or config.containers.staging,
+            private=(str(state.path), str(config.paths.locks)),
+        )
+        await containers.open()
         engine = Engine(
             config,
             store,
@@ -68,6 +78,8 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             clock=time.time,
             free_disk=state.free,
             change_user=config.system,
+            containers=containers,
+            own=(os.getuid(), os.getgid()),
         )
         stack.push_async_callback(engine.close)
         await engine.start()

@@ -1,11 +1,12 @@
-"""A host job's environment and command, built and never inherited. Pure."""
+"""What a job finds around it: environment, command, and a container's directories. Built, never inherited. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from runners.spec import JobSpec
-from runnersd.model import Gpu, GpuId, Job
+from runnersd.model import Gpu, GpuId, Job, Mount
 
 #: What belongs to the daemon's or the submitter's own service, and must not reach a job.
 DROPPED = frozenset({"NOTIFY_SOCKET", "INVOCATION_ID", "WATCHDOG_PID", "WATCHDOG_USEC"})
@@ -16,6 +17,19 @@ DIRECTORIES = {
     "artifacts": "ARTIFACTS_DIRECTORY",
     "nussl": "NUSSL_DIRECTORY",
 }
+
+
+#: Where a container finds the code, and some directories beside their own places.
+CODE = "/workspace"
+STORAGE = {
+    "DATA_DIRECTORY": "/storage/data",
+    "CACHE_DIRECTORY": "/storage/cache",
+    "ARTIFACTS_DIRECTORY": "/storage/artifacts",
+}
+#: Variables of a job's `env` that could ask NVIDIA's toolkit for more, and so do not reach a container.
+CLOSED = ("NVIDIA_", "DOCKER_RESOURCE_", "SWARM_RESOURCE_")
+#: Groups whose members could have the whole machine.
+PRIVILEGED_GROUPS = ("root", "docker", "disk", "sudo", "wheel", "lxd", "kvm", "adm", "shadow", "libvirt", "incus-admin")
 
 
 def host_environment(
@@ -38,19 +52,87 @@ def host_environment(
             if value:
                 env[name] = value
     env.update(job.spec.env or {})
+    return env | _ours(job, gpus, inventory)
+
+
+def container_environment(
+    job: Job,
+    submitted: Mapping[str, str],
+    gpus: Sequence[GpuId],
+    inventory: Sequence[Gpu],
+    directories: Mapping[str, str],
+    home: str,
+) -> dict[str, str]:
+    """The environment of a container job: what `runners` says, the job's `env`, and nothing else of its submitter's.
+
+    ``directories`` are those that it has, by variable; ``home`` is a private directory in it.
+    """
+    env = dict(directories)
+    if "NUSSL_DIRECTORY" in env:
+        env["PYTHONPATH"] = env["NUSSL_DIRECTORY"]
+    if submitted.get("COMET_API_KEY"):
+        env["COMET_API_KEY"] = submitted["COMET_API_KEY"]
+    user = job.pipeline.submitter.user or str(job.pipeline.submitter.uid)
+    env.update(HOME=home, USER=user, LOGNAME=user)
+    asked = job.spec.env or {}
+    env.update({name: value for name, value in asked.items() if not name.startswith(CLOSED)})
+    return env | _ours(job, gpus, inventory)
+
+
+def directories_of(submitted: Mapping[str, str], configured: Mapping[str, str | None]) -> dict[str, str]:
+    """`DATA_DIRECTORY` and its sisters as a job's submitter has them, else as the daemon's configuration does."""
+    found = {}
+    for key, name in DIRECTORIES.items():
+        value = submitted.get(name) or configured.get(key)
+        if value:
+            found[name] = value
+    return found
+
+
+def container_mounts(cwd: str, directories: Mapping[str, str], asked: Sequence[str]) -> tuple[Mount, ...]:
+    """What a container sees of the host: the code, the directories at two places, and what its job asks for."""
+    mounts = [Mount(cwd, CODE)]
+    for name, value in directories.items():
+        mounts.append(Mount(value, value))
+        if name in STORAGE:
+            mounts.append(Mount(value, STORAGE[name]))
+    for text in asked:
+        source, _, rest = text.partition(":")
+        target, _, mode = rest.partition(":")
+        mounts.append(Mount(source, target or source, mode == "ro", asked=True))
+    by_target = {mount.target.rstrip("/") or "/": mount for mount in mounts}
+    return tuple(by_target.values())
+
+
+def container_workdir(cwd: str, workdir: str | None) -> str:
+    """Where a container job starts: in the code, or where ``workdir`` says, of the code's place if it lies below."""
+    if not workdir:
+        return CODE
+    path = PurePosixPath(cwd) / workdir
+    if path.is_relative_to(cwd) and ".." not in path.parts:
+        return str(PurePosixPath(CODE) / path.relative_to(cwd))
+    return str(path)
+
+
+def supplementary(groups: Sequence[int], gid: int, privileged: Collection[int]) -> tuple[int, ...]:
+    """The groups a container keeps of its submitter's: not those that would give it the machine."""
+    return tuple(group for group in dict.fromkeys(groups) if group not in privileged and group not in (0, gid))
+
+
+def _ours(job: Job, gpus: Sequence[GpuId], inventory: Sequence[Gpu]) -> dict[str, str]:
+    """What `runners` itself says. Cards by full UUID in PCI order; without cards an empty list."""
     order = {gpu.uuid: gpu.index for gpu in inventory}
     cards = sorted(gpus, key=lambda uuid: order.get(uuid, 1 << 30))
-    env.update(
-        RUNNERS_JOB_ID=str(job.id),
-        RUNNERS_JOB_NAME=job.spec.name,
-        RUNNERS_PIPELINE_ID=f"p{job.pipeline.id}",
-        RUNNERS_ATTEMPT=str(job.attempt),
-        CUDA_DEVICE_ORDER="PCI_BUS_ID",
-        CUDA_VISIBLE_DEVICES=",".join(cards),
-        RUNNERS_GPU_INDICES=",".join(str(order[uuid]) for uuid in cards if uuid in order),
-        NUM_WORKERS=str(job.spec.num_workers),
-    )
-    return env
+    return {
+        "RUNNERS_JOB_ID": str(job.id),
+        "RUNNERS_JOB_NAME": job.spec.name,
+        "RUNNERS_PIPELINE_ID": f"p{job.pipeline.id}",
+        "RUNNERS_ATTEMPT": str(job.attempt),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": ",".join(cards),
+        "RUNNERS_GPU_INDICES": ",".join(str(order[uuid]) for uuid in cards if uuid in order),
+        "NUM_WORKERS": str(job.spec.num_workers),
+    }
 
 
 def host_argv(spec: JobSpec) -> tuple[str, ...]:

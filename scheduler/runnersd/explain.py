@@ -18,6 +18,12 @@ def explain(job: Job, world: World, plan: Plan, now: float) -> Reason:
     match job.state:
         case JobState.STARTING:
             return Reason(Code.LAUNCHING, f"being launched{_on_cards(job)}")
+        case JobState.RUNNING if job.spec.run_in == "container" and world.engine.problem is not None:
+            return Reason(
+                Code.UNKNOWN,
+                f"most likely runs{_on_cards(job)}, which stay held: the container engine does not answer "
+                f"({world.engine.problem})",
+            )
         case JobState.RUNNING:
             return Reason(Code.RUNNING, f"runs{_on_cards(job)}")
         case JobState.STOPPING:

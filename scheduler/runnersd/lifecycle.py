@@ -79,7 +79,7 @@ class Succeeded(Ended):
 
 @dataclass(frozen=True, slots=True)
 class Failed(Ended):
-    """It did not, and there is no attempt left."""
+    """It did not, and there is no attempt left; or it can never be started (its image cannot be had)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +132,7 @@ TRANSITIONS: dict[tuple[JobState, type[Event]], JobState] = {
     (S.QUEUED, Held): S.HELD,
     (S.QUEUED, Cancelled): S.CANCELLED,
     (S.QUEUED, Skipped): S.SKIPPED,
+    (S.QUEUED, Failed): S.FAILED,
     (S.QUEUED, Revised): S.QUEUED,
     (S.HELD, Released): S.QUEUED,
     (S.HELD, Cancelled): S.CANCELLED,

@@ -57,6 +57,7 @@ class Gpu:
     compute_capability: str | None = None
     pci_bus: str = ""
     parent: GpuId | None = None  #: the card a MIG device is a part of
+    minor: int | None = None  #: N of /dev/nvidiaN, of the whole card
     processes: tuple[GpuProcess, ...] = ()
     lost: bool = False
     owner: CardOwner | None = None  #: another daemon, when its lock is not ours
@@ -72,6 +73,32 @@ class Inventory:
     gpus: tuple[Gpu, ...] = ()
     stale: bool = False
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageState:
+    """What is known of an image that jobs ask for: the image, or how far it is, or why it cannot be had.
+
+    ``at`` is when that was learned (Unix seconds).
+    """
+
+    at: float
+    image: Image | None = None
+    progress: str | None = None  #: it is being pulled: a sentence
+    failure: str | None = None  #: the registry said no: a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """The container engine as just seen. ``problem`` is why it cannot be used now, in a sentence.
+
+    ``cards`` is how it hands cards to containers; None when it cannot, and ``no_cards`` says what to install.
+    """
+
+    problem: str | None = None
+    cards: Literal["cdi", "nvidia"] | None = None
+    no_cards: str = ""
+    seen: bool = False  #: whether it has ever answered, or is at least installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +207,54 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A directory or file of the host that a container sees. ``asked`` is the submitter's own wish (`mounts`), which
+    may only name what the daemon's `allowed_mounts` hold."""
+
+    source: str
+    target: str
+    read_only: bool = False
+    asked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A container image as the engine has it: its id, and the environment it was built with."""
+
+    id: str
+    name: str = ""
+    environment: tuple[tuple[str, str], ...] = ()
+    size: int = 0  #: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """What a container adds to a launch. Sizes in bytes; ``minors`` are those of its cards where they are known."""
+
+    image: Image
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    allowed: tuple[str, ...] = ()  #: below these lies what a submitter may mount
+    masked: tuple[str, ...] = ()  #: directories in it that are covered by an empty one
+    home: str = "/home/runner"
+    memory: int | None = None
+    cpus: float | None = None
+    shm_size: int = 8 << 30
+    pids: int = 4096
+    network: str = "bridge"
+    log_max: int = 50 << 20
+    ports: tuple[str, ...] = ()  #: `host:container`, on the loopback address
+    minors: tuple[int | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """Everything a launcher needs to run one attempt; nothing in it is looked up again.
 
     ``argv`` is exec'ed as it is. ``environment`` is complete (nothing is inherited). ``submitter`` is None when the
-    daemon runs as a user and everything runs as that user.
+    daemon runs as a user and everything runs as that user. ``cwd`` of a container is a directory in it.
     """
 
     run: RunName
@@ -196,3 +266,4 @@ class Launch:
     gpus: tuple[GpuId, ...]
     grace: float
     log_max: int
+    container: ContainerSpec | None = None

@@ -18,8 +18,22 @@ from dataclasses import dataclass, field
 from runners.api import Code, JobState
 from runners.pipeline.quantities import format_size
 from runnersd.inventory import foreign_processes, matches
-from runnersd.model import ForeignPolicy, Gpu, GpuId, Inventory, Job, JobId, PipelineId, Reason
+from runnersd.model import (
+    EngineState,
+    ForeignPolicy,
+    Gpu,
+    GpuId,
+    ImageState,
+    Inventory,
+    Job,
+    JobId,
+    PipelineId,
+    Reason,
+)
 from runnersd.snapshot import Key, Shape, Snapshot
+
+#: Seconds after which what is known of an image is looked at again, and after which it does not count any more.
+IMAGE_STALE, IMAGE_OLD = 10.0, 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,8 @@ class World:
     margin: int = 0  #: memory of a card that stays free beside a job's `gpu_memory`
     foreign: ForeignPolicy = field(default_factory=ForeignPolicy)
     supervisors: Mapping[JobId, int] = field(default_factory=dict)
+    engine: EngineState = field(default_factory=EngineState)
+    images: Mapping[str, ImageState] = field(default_factory=dict)
     proven_dead: frozenset[int] = frozenset()  #: supervisors that ended since the inventory was taken
 
 
@@ -64,7 +80,22 @@ class Drop:
     reason: Reason
 
 
-Decision = Start | Stop | Drop
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Settle a job that cannot be started, though nothing stands in its way."""
+
+    job: Job
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Find out which image a name means, and have it pulled if it is not there."""
+
+    image: str
+
+
+Decision = Start | Stop | Drop | Fail | Resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +114,13 @@ def plan(world: World, now: float) -> Plan:
     for id in sorted(snapshot.doomed):
         job = snapshot.jobs[id]
         decisions.append(Drop(job, snapshot.progress[job.pipeline.id].failed_need(job)))
-    walk = _Walk(world)
+    walk = _Walk(world, now)
     if world.paused is None and world.low_disk is None:
         walk.run()
     times = [time for time in (snapshot.next_timer, *_deadlines(world, now)) if time is not None]
-    return Plan((*decisions, *walk.starts), walk.blocked, min(times, default=None))
+    settled = [Fail(job, reason) for job, reason in walk.failed]
+    resolve = [Resolve(image) for image in walk.unresolved]
+    return Plan((*decisions, *settled, *walk.starts, *resolve), walk.blocked, min(times, default=None))
 
 
 def time_limit_of(job: Job) -> float | None:
@@ -178,9 +211,12 @@ class _Shape:
 class _Walk:
     """One pass over what is ready, best first, handing out what is free."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, now: float) -> None:
         self.world = world
+        self.now = now
         self.starts: list[Start] = []
+        self.failed: list[tuple[Job, Reason]] = []
+        self.unresolved: dict[str, None] = {}  #: images that are not known well enough
         self.blocked: dict[Shape, Reason] = {}
         snapshot = world.snapshot
         self._running = len(snapshot.live)
@@ -205,7 +241,7 @@ class _Walk:
             assert head is not None, "a line stays in the order only while it has a head"
             job = snapshot.jobs[key[1]]
             taken = self._take(job, line.shape)
-            if taken is None and line.shape in self.blocked:
+            if not taken and line.shape in self.blocked:
                 heapq.heappop(order)
                 continue
             line.advance(snapshot.followers(head[1], line.shape) if taken else None)
@@ -215,12 +251,23 @@ class _Walk:
             else:
                 heapq.heapreplace(order, (following[0], number, line))
 
-    def _take(self, job: Job, shape: Shape) -> Start | None:
-        """Start the job if it fits. Blocks its shape if it does not; passes over it if its pipeline is at its limit."""
+    def _take(self, job: Job, shape: Shape) -> bool:
+        """Start the job if it fits, or settle it if it never will; whether that was done.
+
+        Blocks its shape if it does not fit; passes over it if its pipeline is at its limit.
+        """
         pipeline = job.pipeline.id
         live = self.world.snapshot.progress[pipeline].live + self._started.get(pipeline, 0)
         if live >= job.pipeline.num_jobs:
-            return None
+            return False
+        if shape.image is not None:
+            image = self._image(job, shape.image)
+            if image is not None and image.code is Code.LAUNCH_FAILED:
+                self.failed.append((job, image))
+                return True
+            if image is not None:
+                self.blocked[shape] = image
+                return False
         gpus: tuple[GpuId, ...] = ()
         reason = self._machine(job)
         if shape.num_gpus:
@@ -231,16 +278,37 @@ class _Walk:
                 gpus = chosen
         if reason is not None:
             self.blocked[shape] = reason
-            return None
+            return False
         for id in gpus:
             del self._free[id]
         self._running += 1
         self._cpus -= job.spec.cpus_wanted
         self._memory -= job.spec.memory or 0
         self._started[pipeline] = self._started.get(pipeline, 0) + 1
-        start = Start(job, gpus)
-        self.starts.append(start)
-        return start
+        self.starts.append(Start(job, gpus))
+        return True
+
+    def _image(self, job: Job, name: str) -> Reason | None:
+        """Why a container job cannot be given cards yet, for its image's or the engine's sake; None when it can.
+
+        With the code `launch_failed` it never can. Nothing is claimed meanwhile: a pull holds no card.
+        """
+        engine = self.world.engine
+        if engine.problem is not None:
+            return Reason(Code.ENGINE_UNAVAILABLE, f"the container engine does not answer: {engine.problem}")
+        if job.spec.num_gpus and engine.cards is None:
+            return Reason(Code.ENGINE_UNAVAILABLE, engine.no_cards)
+        known = self.world.images.get(name)
+        if known is not None and known.progress is not None:
+            return Reason(Code.PULLING_IMAGE, known.progress)
+        if known is not None and known.failure is not None and job.submitted_at <= known.at:
+            return Reason(Code.LAUNCH_FAILED, known.failure)
+        if known is None or known.failure is not None or self.now - known.at > IMAGE_OLD:
+            self.unresolved[name] = None
+            return Reason(Code.PULLING_IMAGE, f"looking for the image {name}")
+        if self.now - known.at > IMAGE_STALE:
+            self.unresolved[name] = None  # it is good enough for this job, and better for the next
+        return None
 
     def _machine(self, job: Job) -> Reason | None:
         """Whether the machine's limit, CPUs or memory keep the job from starting."""

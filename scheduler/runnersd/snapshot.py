@@ -31,12 +31,16 @@ class Shape(NamedTuple):
     gpus: tuple[str, ...]
     cpus: float | None
     memory: int | None
+    image: str | None  #: of a container; None on the host
 
 
 def shape_of(job: Job) -> Shape:
     """The job's shape."""
     spec = job.spec
-    return Shape(spec.num_gpus, spec.gpu_memory, spec.gpu_shared, spec.gpu_model, spec.gpus, spec.cpus, spec.memory)
+    image = spec.image if spec.run_in == "container" else None
+    return Shape(
+        spec.num_gpus, spec.gpu_memory, spec.gpu_shared, spec.gpu_model, spec.gpus, spec.cpus, spec.memory, image
+    )
 
 
 def key_of(job: Job) -> Key:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
 
 from runners.api import Code, JobState
 from runners.errors import Unavailable
 from runnersd import lifecycle
 from runnersd.config import Config
-from runnersd.environment import host_argv, host_environment
-from runnersd.machine import Launcher, LaunchFailed
-from runnersd.model import Inventory, Job, JobId, Launch, Outcome, Reason, RunName
+from runnersd.engine.launches import Launches
+from runnersd.machine import ContainerLauncher, Launcher, LaunchFailed
+from runnersd.model import EngineState, ImageState, Inventory, Job, JobId, Outcome, Reason, RunName
 from runnersd.store import Store
 
 log = logging.getLogger(__name__)
@@ -34,19 +33,44 @@ class Attempts:
         clock: Callable[[], float],
         wake: Callable[[], None],
         *,
-        change_user: bool,
+        launches: Launches,
+        containers: ContainerLauncher | None = None,
     ) -> None:
-        self._store, self._launcher, self._clock, self._wake = store, launcher, clock, wake
-        self._change_user = change_user
+        self._store, self._host, self._clock, self._wake = store, launcher, clock, wake
+        self._containers = containers
+        self._launches = launches
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
-        self.config: Config | None = None
-        self.inventory = Inventory()
         self.supervisors: dict[JobId, int] = {}
         self.ended: set[int] = set()  #: supervisors that have ended; the engine forgets them once cards are seen anew
 
     def run_name(self, job: Job, attempt: int | None = None) -> RunName:
         """What the outside world calls the job's attempt (its current one unless said)."""
         return RunName(self._store.database, job.id, attempt or job.attempt)
+
+    def launcher(self, job: Job) -> Launcher:
+        """Who runs the job's attempts."""
+        if job.spec.run_in == "container" and self._containers is not None:
+            return self._containers
+        return self._host
+
+    @property
+    def engine_state(self) -> EngineState:
+        """The container engine as just seen."""
+        return self._containers.state if self._containers is not None else EngineState("this daemon uses none")
+
+    @property
+    def images(self) -> Mapping[str, ImageState]:
+        """What is known of the images that jobs ask for."""
+        return self._containers.images if self._containers is not None else {}
+
+    def resolve(self, image: str) -> None:
+        """Find out which image a name means; the loop is woken when that is known."""
+        if self._containers is not None:
+            self._containers.resolve(image)
+
+    def look_from(self, config: Config, inventory: Inventory) -> None:
+        """What the next launches are made of."""
+        self._launches.config, self._launches.inventory = config, inventory
 
     def begin(self, job: Job) -> None:
         """See a freshly reserved attempt through."""
@@ -65,7 +89,7 @@ class Attempts:
 
     async def signal(self, job: Job, number: int) -> None:
         """Pass a signal on to a live job."""
-        await self._launcher.signal(self.run_name(job), number)
+        await self.launcher(job).signal(self.run_name(job), number)
 
     async def all_over(self) -> None:
         """Wait until no attempt is left to see through."""
@@ -88,13 +112,13 @@ class Attempts:
         await self._store.committed()
         current = self._store.snapshot.jobs[job.id]
         if current.state is JobState.STOPPING:
-            await self._launcher.stop(run)
+            await self.launcher(job).stop(run)
         else:
             try:
-                started = await self._launcher.launch(await self._launch(job, run))
+                started = await self.launcher(job).launch(await self._launches.launch(job, run))
             except LaunchFailed as failure:
                 self._end(job, Outcome(None, failure=Reason(Code.LAUNCH_FAILED, str(failure))))
-                await self._forget(run)
+                await self._forget(job, run)
                 return
             if self._store.snapshot.jobs[job.id].state is JobState.STARTING:
                 self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
@@ -102,17 +126,18 @@ class Attempts:
 
     async def _see_out(self, job: Job, *, rebooted: bool = False) -> None:
         run = self.run_name(job)
-        pid = self._launcher.supervisor(run)
+        launcher = self.launcher(job)
+        pid = launcher.supervisor(run)
         if pid is not None:
             self.supervisors[job.id] = pid
         current = self._store.snapshot.jobs[job.id]
         if current.state is JobState.STOPPING or (rebooted and current.state is JobState.STARTING):
-            await self._launcher.stop(run)
-        outcome = await self._launcher.wait(run)
+            await launcher.stop(run)
+        outcome = await launcher.wait(run)
         if rebooted and outcome.failure is not None:
             outcome = replace(outcome, failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"))
         self._end(job, outcome)
-        await self._forget(run)
+        await self._forget(job, run)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         pid = self.supervisors.pop(job.id, None)
@@ -123,29 +148,13 @@ class Attempts:
         self._store.record(lifecycle.verdict(current, outcome, now), now)
         self._wake()
 
-    async def _forget(self, run: RunName) -> None:
+    async def _forget(self, job: Job, run: RunName) -> None:
         await self._store.committed()
-        await self._launcher.forget(run)
+        await self.launcher(job).forget(run)
 
     async def _stop(self, job: Job, at_once: bool) -> None:
         await self._store.committed()
-        await self._launcher.stop(self.run_name(job), at_once=at_once)
-
-    async def _launch(self, job: Job, run: RunName) -> Launch:
-        assert self.config is not None, "the engine sets it before the first turn"
-        pipeline, spec = job.pipeline, job.spec
-        submitted = await self._store.environment(pipeline.id)
-        return Launch(
-            run=run,
-            argv=host_argv(spec),
-            environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
-            cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
-            umask=pipeline.umask,
-            submitter=pipeline.submitter if self._change_user else None,
-            gpus=job.gpus,
-            grace=spec.grace,
-            log_max=self.config.jobs.log_max,
-        )
+        await self.launcher(job).stop(self.run_name(job), at_once=at_once)
 
     def _watch(self, key: JobId, work: object) -> None:
         task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
@@ -174,9 +183,3 @@ class Attempts:
         job = self._store.snapshot.jobs.get(id)
         if job is not None and job.live and id not in self._tasks:
             self.adopt(job, rebooted=False)
-
-
-def configured(config: Config) -> dict[str, str | None]:
-    """The directories that the configuration gives to jobs whose submitters' environments name none."""
-    named = config.directories
-    return {"data": named.data, "cache": named.cache, "artifacts": named.artifacts, "nussl": named.nussl}

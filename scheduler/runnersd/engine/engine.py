@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import WAITING, Code, GpuView, JobState, JobView
-from runners.errors import IllegalTransition, NotAllowed
+from runners.errors import IllegalTransition, NotAllowed, NotFound
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit
 from runnersd.config import Config
-from runnersd.engine.attempts import Attempts, configured
+from runnersd.engine.attempts import Attempts
+from runnersd.engine.launches import Launches, configured
 from runnersd.engine.loop import EVERY, Loop, Machine
 from runnersd.engine.sight import Sight
 from runnersd.environment import DIRECTORIES
 from runnersd.explain import explain
 from runnersd.inventory import find_gpu
-from runnersd.machine import Cards, Gpus, Launcher
+from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
 from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
 from runnersd.revision import again, revise
 from runnersd.store import Store
@@ -51,15 +52,20 @@ class Engine:
         clock: Callable[[], float],
         free_disk: Callable[[], int],
         change_user: bool,
+        containers: ContainerLauncher | None = None,
+        own: tuple[int, int] = (0, 0),
     ) -> None:
         self.store = store
         self.clock = clock
         self.started_at = clock()
         self.stopping = asyncio.Event()  #: set when the daemon should end
-        self._gpus, self._cards, self._launcher = gpus, cards, launcher
-        self._attempts = Attempts(store, launcher, clock, self._wake, change_user=change_user)
+        self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
+        launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
+        self._attempts = Attempts(store, launcher, clock, self._wake, launches=launches, containers=containers)
         self._loop = Loop(store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock)
         self._tasks: list[asyncio.Task[None]] = []
+        if containers is not None:
+            containers.changed, containers.row = self._wake, self._row
 
     @property
     def config(self) -> Config:
@@ -79,6 +85,8 @@ class Engine:
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._loop.watch_cards(), name="cards"),
         ]
+        if self._containers is not None:
+            self._tasks.append(asyncio.create_task(self._containers.failed(), name="container engine"))
 
     async def failed(self) -> None:
         """Returns never; raises what ended one of the engine's own tasks, which is a bug."""
@@ -93,6 +101,8 @@ class Engine:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._attempts.close()
         await self._launcher.close()
+        if self._containers is not None:
+            await self._containers.close()
         await self._gpus.close()
         self._cards.close()
 
@@ -130,7 +140,7 @@ class Engine:
 
     def logs(self, job: Job, attempt: int) -> tuple[Path, Path]:
         """Where the attempt's stdout and stderr are; a missing file is an empty one."""
-        return self._launcher.logs(self._attempts.run_name(job, attempt))
+        return self._attempts.launcher(job).logs(self._attempts.run_name(job, attempt))
 
     async def prune(self, before: float) -> int:
         """Forget pipelines that ended before then (Unix seconds), and their output. Returns how many attempts."""
@@ -160,7 +170,7 @@ class Engine:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
             Unavailable: it could not be made durable; nothing is queued.
         """
-        limits = self._limits()
+        limits = self._limits(submitter)
         queued = len(self.store.snapshot.waiting)
         admitted = admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
         if dry_run:
@@ -221,7 +231,8 @@ class Engine:
             raise NotAllowed(f"cannot give job {id} the priority {event.spec.priority}: above 0 needs an operator")
         checked = replace(event.spec, priority=min(event.spec.priority, 0), needs=())
         probe = Submission(PipelineSpec(job.pipeline.name, (checked,)), job.pipeline.cwd, {})
-        admit([probe], self._loop.sight.inventory, self._limits(), queued=0, operator=operator)
+        limits = self._limits(job.pipeline.submitter)
+        admit([probe], self._loop.sight.inventory, limits, queued=0, operator=operator)
         job = self.store.record(event, self.clock())
         await self._saved()
         return job
@@ -301,12 +312,26 @@ class Engine:
         await self._saved()
         return gpu_view(gpu, self._loop.world())
 
-    def _limits(self) -> Limits:
-        jobs = self.config.jobs
+    async def _row(self, run: RunName) -> Row:
+        """What the rows say of an attempt that a container claims to be."""
+        try:
+            job = self.store.snapshot.jobs.get(run.job) or await self.store.job(run.job)
+        except NotFound:
+            return "unknown"
+        if job.live and job.attempt == run.attempt:
+            return "live"
+        return "over" if run.attempt <= job.attempt else "unknown"
+
+    def _limits(self, submitter: Submitter) -> Limits:
+        jobs, containers = self.config.jobs, self.config.containers
         machine = self._loop.machine
         return Limits(
-            machine.cpus, machine.memory, jobs.max_queued, jobs.max_per_pipeline, jobs.time_limit, jobs.max_time_limit
-        )
+            machine.cpus, machine.memory, jobs.max_queued, jobs.max_per_pipeline, jobs.time_limit, jobs.max_time_limit,
+            engine=self._attempts.engine_state,
+            image=containers.image,
+            allowed_mounts=containers.allowed_mounts,
+            root_refused=submitter.uid == 0 and not containers.allow_root,
+        )  # fmt: skip
 
 
 def _must_wait(job: Job, verb: str) -> None:

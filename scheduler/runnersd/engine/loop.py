@@ -16,7 +16,7 @@ from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
-from runnersd.planner import Drop, Plan, Start, Stop, World, plan
+from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
 from runnersd.store import Store
 from runnersd.views import gpu_view
 
@@ -60,7 +60,7 @@ class Loop:
     def configure(self, config: Config) -> None:
         """Take another configuration from the next turn on."""
         self.config = config
-        self.attempts.config = config
+        self.attempts.look_from(config, self.sight.inventory)
         self._policy = ForeignPolicy(config.gpus.foreign_min_memory, frozenset(config.gpus.foreign_ignore))
         self.wake()
 
@@ -83,6 +83,8 @@ class Loop:
             foreign=self._policy,
             supervisors=self.attempts.supervisors,
             proven_dead=frozenset(self.attempts.ended),
+            engine=self.attempts.engine_state,
+            images=self.attempts.images,
         )
 
     def recover(self, *, rebooted: bool) -> None:
@@ -111,8 +113,12 @@ class Loop:
                         self._stop(job, lifecycle.Stopping(job.id, job.attempt, reason, now))
                     case Drop(job, reason):
                         self.store.record(lifecycle.Skipped(job.id, job.attempt, reason, None, now), now)
-            # What was dropped may doom or let through others; everything else waits for news.
-            if not any(isinstance(decision, Drop) for decision in self.plan.decisions):
+                    case Fail(job, reason):
+                        self.store.record(lifecycle.Failed(job.id, job.attempt, reason, None, now), now)
+                    case Resolve(image):
+                        self.attempts.resolve(image)
+            # What was settled may doom or let through others; everything else waits for news.
+            if not any(isinstance(decision, Drop | Fail) for decision in self.plan.decisions):
                 break
         self._announce_cards()
 
@@ -143,7 +149,7 @@ class Loop:
         """Look at the cards once, and wake the loop if anything has changed."""
         ended_before = set(self.attempts.ended)
         changed = await self.sight.look(self.config)
-        self.attempts.inventory = self.sight.inventory
+        self.attempts.look_from(self.config, self.sight.inventory)
         self.attempts.ended -= ended_before
         if changed:
             self.wake()

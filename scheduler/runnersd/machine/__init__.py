@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from runnersd.model import CardOwner, GpuId, Inventory, Launch, Outcome, RunName
+from runnersd.model import CardOwner, EngineState, GpuId, Image, ImageState, Inventory, Launch, Outcome, RunName
 
 
 class LaunchFailed(Exception):
@@ -34,6 +34,31 @@ class Cards(Protocol):
 
     def close(self) -> None:
         """Let go of every card that no job of ours keeps."""
+
+
+class Containers(Protocol):
+    """The container engine, as plans need it."""
+
+    @property
+    def state(self) -> EngineState:
+        """The engine as just seen."""
+
+    @property
+    def images(self) -> Mapping[str, ImageState]:
+        """What is known of each image that was asked for."""
+
+    def resolve(self, image: str) -> None:
+        """Find out which image a name means, and have it pulled if need be. Returns at once."""
+
+    async def image(self, name: str) -> Image:
+        """The image that a name means, as soon as that is known.
+
+        Raises:
+            LaunchFailed: it cannot be had.
+        """
+
+    async def failed(self) -> None:
+        """Returns never; raises what ended the watch over the engine, which is a bug."""
 
 
 class Launcher(Protocol):
@@ -68,3 +93,14 @@ class Launcher(Protocol):
 
     async def close(self) -> None:
         """Stop watching. Jobs keep running: the next daemon takes them back."""
+
+
+#: What the daemon's rows say of an attempt.
+Row = Literal["live", "over", "unknown"]
+
+
+class ContainerLauncher(Launcher, Containers, Protocol):
+    """Runs attempts as containers."""
+
+    changed: Callable[[], None]  #: called when the engine or an image is another than it was
+    row: Callable[[RunName], Awaitable[Row]]  #: asked what the rows say of an attempt that nobody here knows

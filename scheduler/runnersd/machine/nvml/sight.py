@@ -92,6 +92,7 @@ def _gpu(seen: Mapping[str, Any]) -> Gpu:
         compute_capability=seen["capability"],
         pci_bus=seen["pci"],
         parent=seen.get("parent"),
+        minor=seen.get("minor"),
         processes=tuple(map(_process, seen.get("processes") or ())),
     )
 

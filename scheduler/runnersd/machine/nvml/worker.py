@@ -153,7 +153,7 @@ class Driver:
             try:
                 handle = self._call("nvmlDeviceGetHandleByIndex", index)
                 uuid = self._call("nvmlDeviceGetUUID", handle)
-                facts: dict[str, Any] = {"uuid": uuid, "name": "", "pci": "", "capability": None}
+                facts: dict[str, Any] = {"uuid": uuid, "name": "", "pci": "", "capability": None, "minor": None}
                 self._cards.append((handle, facts))
             except self._nvml.NVMLError as error:
                 self._nameless.append({"index": index, "error": error.value})
@@ -165,6 +165,7 @@ class Driver:
                     facts["pci"] = (bus.decode() if isinstance(bus, bytes) else bus).upper()
                 if (capability := self._value("nvmlDeviceGetCudaComputeCapability", handle)) is not None:
                     facts["capability"] = f"{capability[0]}.{capability[1]}"
+                facts["minor"] = self._value("nvmlDeviceGetMinorNumber", handle)
             except self._nvml.NVMLError:
                 continue  # a lost card: known by its UUID, and reading it will say so
         self._count = count

@@ -1,0 +1,23 @@
+"""Container jobs: one container an attempt, on an engine that may lie, hang, die and come back.
+
+    launcher    what the engine room asks for: launch, wait, stop; one attempt's life is in `attempt`
+    attempt     from its name's record to its end, step by step
+    making      its container made, and compared with what was asked
+    reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
+    body        what a container is made of, and whether it is what was asked for. Pure
+    record      the file that makes an attempt run once, and says later which container it was
+    gate        keeps a container's payload from starting until everything has been looked at
+    images      which image a name means; pulls
+    paths       what may be mounted, looked up with the submitter's rights
+    devices     the cards a container really got
+    result      a container's end as an attempt's outcome. Pure
+    instance    which engine process answers
+    surroundings   what all attempts on an engine share
+    kernel      which processes are a container's, whatever the engine says
+    frames      the engine's log stream taken apart. Pure
+    logs        a container's output on its way into the attempt's logs
+    connection  calls to the engine, each with a deadline, in one small vocabulary of errors
+
+The engine is never the only witness. An attempt is over when the engine *and* the kernel say so, and what a call that
+was not answered has done is found out by looking.
+"""

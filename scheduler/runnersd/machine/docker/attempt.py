@@ -1,0 +1,444 @@
+"""One attempt in a container, from its record's first line to its end.
+
+A loop that looks, asks `reconcile.step` what comes next, and does it. It may be left off at any line and taken up by
+another daemon: what is known is in the record, what is so is found out by looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from runners.api import Code
+from runnersd.machine import LaunchFailed
+from runnersd.machine.docker import body, kernel, result
+from runnersd.machine.docker.connection import Connection
+from runnersd.machine.docker.errors import Conflict, EngineError, NotFound, Refused, Unavailable, UnknownOutcome
+from runnersd.machine.docker.gate import INSIDE, Gate
+from runnersd.machine.docker.logs import LogCopy
+from runnersd.machine.docker.making import Making
+from runnersd.machine.docker.reconcile import Known, Look, Step, step
+from runnersd.machine.docker.record import RecordFile
+from runnersd.machine.docker.surroundings import Surroundings
+from runnersd.machine.host.processes import Process, send
+from runnersd.model import Launch, Outcome, Reason, RunName
+
+log = logging.getLogger(__name__)
+
+#: Seconds between looks at a container that is expected to change: the first, the longest.
+_SOON = (0.05, 2.0)
+#: Seconds between looks at one that runs, beside the engine's news.
+RECONCILE = 15.0
+#: Seconds between two looks that count as one ghost's.
+_GHOST_EVERY = 5.0
+#: Seconds for the last output to arrive once a container has ended.
+_LAST_WORDS = 10.0
+
+
+@dataclass(slots=True)
+class _Stop:
+    """How far the end that was asked for has come. Times are the loop's."""
+
+    asked: bool = False
+    at_once: bool = False
+    told: bool = False
+    kill_at: float = 0.0
+
+
+class ContainerAttempt:
+    """``launch`` is None where only its end is waited for. ``record`` is its own; ``base`` the path of its logs."""
+
+    def __init__(
+        self, run: RunName, record: RecordFile, base: str, around: Surroundings, launch: Launch | None, grace: float
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.run, self.record, self.launch = run, record, launch
+        self.started: asyncio.Future[float | LaunchFailed] = loop.create_future()
+        self.over: asyncio.Future[Outcome] = loop.create_future()
+        self.stopping = _Stop()
+        self._grace = launch.grace if launch is not None else grace
+        self._base = base
+        self._around = around
+        self._gate = Gate(around.gates / str(run))
+        self._making = Making(run, launch, around, self._gate) if launch is not None else None
+        self._woken = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._pidfd: int | None = None
+        self._logs: LogCopy | None = None
+        self._copying: asyncio.Task[None] | None = None
+        self._ghostly, self._ghost_seen = 0, 0.0
+        self._pause = _SOON[0]
+
+    # -- what the launcher does with it --------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int | None:
+        """Its first process, above all others, while that runs."""
+        return self.record.said.pid if self._pidfd is not None else None
+
+    @property
+    def container(self) -> str | None:
+        """The engine's id of its container, once there is one."""
+        return self.record.said.container
+
+    def wake(self) -> None:
+        """Have it look again now."""
+        self._woken.set()
+
+    def stop(self, *, at_once: bool) -> None:
+        """It has to end."""
+        self.stopping.asked = True
+        if at_once and not self.stopping.at_once:
+            self.stopping.at_once, self.stopping.kill_at = True, 0.0
+        self.wake()
+
+    async def signal(self, number: int) -> None:
+        """Pass a signal on, by the engine, or past it when it does not answer."""
+        container = self.container
+        if container is None or self.over.done():
+            return
+        try:
+            await self._connection.kill(container, number)
+        except (Conflict, NotFound):
+            return  # it does not run
+        except EngineError:
+            self._signal_first(number)
+
+    async def see_through(self, *, fresh: bool) -> None:
+        """Until it is over. ``fresh``: nothing was asked of the engine for it yet."""
+        try:
+            if fresh:
+                await self._guarded(Step.CREATE, None)
+            while not self.over.done():
+                await self._turn()
+        finally:
+            self._unwatch()
+            if self._copying is not None and not self._copying.done():
+                self._copying.cancel()
+
+    # -- looking and deciding ------------------------------------------------------------------------------------------
+
+    @property
+    def _connection(self) -> Connection:
+        return self._around.connection
+
+    async def _turn(self) -> None:
+        if self.stopping.asked and await self._press():
+            return
+        look, seen = await self._look()
+        said = self.record.said
+        known = Known(said.container is not None, said.starting, said.may_have_run, said.began is not None)
+        await self._guarded(step(known, look), seen)
+
+    async def _guarded(self, what: Step, seen: dict[str, Any] | None) -> None:
+        try:
+            await self._do(what, seen)
+        except LaunchFailed as failure:
+            await self._never(str(failure))
+        except (Unavailable, UnknownOutcome) as error:
+            log.warning("job %d: %s; looking again", self.run.job, error)
+            await self._wait(self._slower())
+        except (EngineError, OSError) as error:
+            log.warning("job %d, attempt %d: %s; looking again", self.run.job, self.run.attempt, error)
+            await self._wait(self._slower())
+
+    async def _look(self) -> tuple[Look, dict[str, Any] | None]:
+        said = self.record.said
+        seen: dict[str, Any] | None = None
+        try:
+            seen = await self._connection.inspect(said.container or body.name_of(self.run))
+        except NotFound:
+            status = "absent"
+        except EngineError:
+            return Look("unreachable", True), None
+        else:
+            status = result.status(seen)
+            if said.container is None:
+                self._adopt_made(seen)
+        container = self.record.said.container
+        alive = await asyncio.to_thread(kernel.alive, container) if container is not None else []
+        engine = self._connection.engine
+        same = engine is not None and (said.instance is None or engine.instance in (None, said.instance))
+        ghostly = 0
+        if status == "running" and not alive:
+            now = asyncio.get_running_loop().time()
+            if self._ghostly == 0 or now - self._ghost_seen >= _GHOST_EVERY:
+                ghostly, self._ghostly, self._ghost_seen = self._ghostly, self._ghostly + 1, now
+        else:
+            self._ghostly = 0
+        return Look(status, bool(alive), same, ghostly), seen  # type: ignore[arg-type]
+
+    async def _do(self, what: Step, seen: dict[str, Any] | None) -> None:
+        match what:
+            case Step.CREATE | Step.START if self.launch is None:
+                await self._lose("it was never started, and nobody is left to say what it was")
+            case Step.CREATE:
+                await self._create()
+                await self._start()
+            case Step.START:
+                await self._start()
+            case Step.ADOPT:
+                assert seen is not None
+                await self._see_running(seen)
+            case Step.FINISH:
+                assert seen is not None
+                await self._finish(seen)
+            case Step.LOST:
+                await self._lose(self._why_lost(seen))
+            case Step.KILL:
+                killed = await asyncio.to_thread(kernel.kill, self.container or "-")
+                log.warning("job %d: ended %d processes that the engine has forgotten", self.run.job, len(killed))
+                await self._wait(self._slower())
+            case Step.WAIT:
+                await self._wait(self._slower())
+
+    # -- making and starting -------------------------------------------------------------------------------------------
+
+    async def _create(self) -> None:
+        assert self._making is not None
+        container, gated = await self._making.create()
+        self._has(container, gated)
+        await self._making.verify(container)
+
+    def _has(self, container: str, gated: bool) -> None:
+        self.record.add(container=container, gated=gated)
+        self._around.owns(container, self)
+
+    def _adopt_made(self, seen: dict[str, Any]) -> None:
+        """A container of our name, whose making was not answered: ours if its labels say so."""
+        if not body.is_that(seen, self.run):
+            raise LaunchFailed(f"cannot make its container: the name {body.name_of(self.run)} belongs to another one")
+        self._has(str(seen["Id"]), any(one.get("Destination") == INSIDE for one in seen.get("Mounts") or ()))
+
+    async def _start(self) -> None:
+        container, engine = self.container, self._connection.engine
+        if container is None or self.stopping.asked:
+            return
+        instance = list(engine.instance) if engine is not None and engine.instance is not None else None
+        gated = self.record.said.gated
+        self.record.add(durable=not gated, starting=instance, live_restore=engine is not None and engine.live_restore)
+        try:
+            await self._connection.start(container)
+        except (Refused, NotFound, Conflict) as error:
+            seen = await self._connection.inspect(container)
+            if result.status(seen) == "created" and not await asyncio.to_thread(kernel.alive, container):
+                raise LaunchFailed(result.start_failure(seen, str(error))) from error
+            await self._see(seen)
+            return
+        await self._see(await self._connection.inspect(container))
+
+    async def _see(self, seen: dict[str, Any]) -> None:
+        if result.status(seen) == "running":
+            await self._see_running(seen)
+
+    # -- while it runs -------------------------------------------------------------------------------------------------
+
+    async def _see_running(self, seen: dict[str, Any]) -> None:
+        said = self.record.said
+        state = seen["State"]
+        pid, began = int(state.get("Pid") or 0), str(state.get("StartedAt"))
+        start = kernel.process_started(pid)
+        if start is None:
+            await self._wait(self._slower())  # it has just ended; the engine will say so
+            return
+        if said.began is not None and said.began != began and said.may_have_run:
+            await asyncio.to_thread(kernel.kill, str(self.container))
+            await self._lose("its container was started a second time by somebody else; that run was ended")
+            return
+        if said.pid != pid or said.began is None:
+            self.record.add(began=began, at=time.time(), pid=pid, start=start)
+        if not said.opened and not (said.gated is False and self.started.done()):
+            await self._check(pid)
+        self._watch(pid)
+        self._copy_output()
+        if said.gated and (not said.opened or not self.started.done()):
+            if self.stopping.asked:
+                return
+            if not said.opened:
+                self.record.add(durable=True, opened=time.time())
+            await self._gate.open()
+        if not self.started.done():
+            self.started.set_result(said.at or time.time())
+        self._pause = _SOON[0]
+        await self._wait(RECONCILE if self._pidfd is not None else _SOON[1])
+
+    async def _check(self, pid: int) -> None:
+        """Compare what the container has with what it was to have; of a gated one before its payload runs."""
+        wrong = await self._making.difference(pid) if self._making is not None else None
+        if wrong:
+            await self._end_by_force()
+            raise LaunchFailed(f"its container is not what was asked for: {wrong}")
+
+    def _watch(self, pid: int) -> None:
+        if self._pidfd is not None:
+            return
+        try:
+            fd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self.wake()
+            return
+        if kernel.process_started(pid) != self.record.said.start:
+            os.close(fd)
+            self.wake()
+            return
+        self._pidfd = fd
+        asyncio.get_running_loop().add_reader(fd, self._first_ended)
+
+    def _first_ended(self) -> None:
+        """Its first process is gone: the engine will say so in a moment."""
+        self._unwatch()
+        self._pause = _SOON[0]
+        asyncio.get_running_loop().call_later(0.25, self.wake)
+
+    def _unwatch(self) -> None:
+        if self._pidfd is not None:
+            asyncio.get_running_loop().remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+
+    def _copy_output(self) -> None:
+        if self._copying is None and self.container is not None:
+            limit = self.launch.log_max if self.launch is not None else self._around.log_max
+            self._logs = LogCopy(self._connection, self.container, f"{self._base}.out", f"{self._base}.err", limit)
+            self._copying = asyncio.get_running_loop().create_task(self._logs.follow(self._ended))
+
+    # -- stopping ------------------------------------------------------------------------------------------------------
+
+    async def _press(self) -> bool:
+        """Go on with the end that was asked for. Whether that was all there is to do."""
+        stop, said = self.stopping, self.record.said
+        if not said.may_have_run and not self.started.done():
+            await self._end_by_force()
+            text = "It was stopped before it was started."
+            self.record.add(stopped=text)
+            await self._settle(Outcome(None, failure=Reason(Code.CANCELLED_BY, text)))
+            return True
+        now = asyncio.get_running_loop().time()
+        if not stop.told:
+            stop.told = True
+            stop.kill_at = now if stop.at_once else now + self._grace
+            if not stop.at_once:
+                await self.signal(signal.SIGTERM)
+        if now >= stop.kill_at:
+            stop.kill_at = now + 1.0
+            await self._kill()
+        return False
+
+    async def _kill(self) -> None:
+        """SIGKILL, by the engine; past it when it denies that there is anything to kill, or says nothing."""
+        container = self.container
+        if container is None:
+            return
+        try:
+            async with asyncio.timeout(5.0):
+                await self._connection.kill(container, signal.SIGKILL)
+        except (EngineError, TimeoutError):
+            await asyncio.to_thread(kernel.kill, container)
+
+    def _signal_first(self, number: int) -> None:
+        said = self.record.said
+        if said.pid is not None and said.start is not None:
+            send(Process(said.pid, "?", 0, 0, 0, said.start), number)
+
+    async def _end_by_force(self) -> None:
+        """Nothing of the container's is alive when this returns, or the engine and the kernel both cannot end it."""
+        container = self.container
+        if container is None:
+            return
+        with contextlib.suppress(EngineError):
+            await self._connection.kill(container, signal.SIGKILL)
+        await kernel.end(container)
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    async def _finish(self, seen: dict[str, Any]) -> None:
+        self._unwatch()
+        said = self.record.said
+        self._ended.set()
+        if said.began is None and said.starting:
+            self._copy_output()  # it ran and ended between two looks
+        copied = await self._all_copied()
+        if said.gated and not said.opened:
+            raise LaunchFailed(result.gate_failure(seen, self._last_error()))
+        end = result.outcome(
+            seen,
+            said,
+            boot=self._around.boot,
+            booted_at=self._around.booted_at,
+            engine=self._connection.engine,
+            away_since=self._around.away_since,
+            stopped=self.stopping.asked,
+        )
+        if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:
+            self.record.add(lost=end.failure.text)
+        await self._settle(replace(end, truncated=end.truncated or not copied or self._truncated))
+
+    async def _all_copied(self) -> bool:
+        if self._copying is None:
+            return True
+        done, _ = await asyncio.wait([self._copying], timeout=_LAST_WORDS)
+        if not done:
+            log.warning("job %d: its last output did not arrive in %g s", self.run.job, _LAST_WORDS)
+        return bool(done)
+
+    @property
+    def _truncated(self) -> bool:
+        return self._logs is not None and self._logs.truncated
+
+    def _last_error(self) -> str:
+        """The last line that the gate wrote before it gave up."""
+        with contextlib.suppress(OSError):
+            lines = Path(f"{self._base}.err").read_text(errors="replace").strip().splitlines()
+            return lines[-1][:500] if lines else ""
+        return ""
+
+    def _why_lost(self, seen: dict[str, Any] | None) -> str:
+        if seen is None:
+            return "its container was removed by somebody else"
+        if result.status(seen) == "running":
+            return "its container has no process left, though the engine says that it runs"
+        return "the engine died while it was started; how it ended is not known"
+
+    async def _lose(self, why: str) -> None:
+        await self._end_by_force()
+        self._ended.set()
+        await self._all_copied()
+        self.record.add(lost=why)
+        await self._settle(Outcome(None, started_at=self.record.said.at, failure=Reason(Code.CONTAINER_LOST, why)))
+
+    async def _never(self, why: str) -> None:
+        """Nothing of it ran, and nothing will."""
+        await self._end_by_force()
+        self.record.add(failed=why)
+        await self._settle(Outcome(None, failure=Reason(Code.LAUNCH_FAILED, why)))
+
+    async def _settle(self, outcome: Outcome) -> None:
+        self._unwatch()
+        if not self.started.done():
+            never = outcome.failure is not None and outcome.started_at is None
+            why = outcome.failure.text if outcome.failure is not None else ""
+            self.started.set_result(LaunchFailed(why) if never else outcome.started_at or time.time())
+        if not self.over.done():
+            self.over.set_result(outcome)
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    def _slower(self) -> float:
+        pause, self._pause = self._pause, min(self._pause * 2, _SOON[1])
+        return pause
+
+    async def _wait(self, seconds: float) -> None:
+        if self.stopping.asked:
+            left = self.stopping.kill_at - asyncio.get_running_loop().time() if self.stopping.told else 0.0
+            seconds = min(seconds, max(left, 0.005))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()

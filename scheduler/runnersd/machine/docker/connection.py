@@ -1,0 +1,273 @@
+"""Calls to the container engine over its socket: each has a deadline, and fails in the words of `errors`.
+
+Two clients of aiodocker: one for short calls, one for streams that stay open, so that streams never take the short
+calls' connections. The API version is agreed on anew at each connect. Some of aiodocker's own ways are left aside for
+what they do: its event and log readers lose their streams and their connections, `run` and `create_or_replace` do two
+things in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiodocker import Docker
+from aiodocker.exceptions import DockerError
+
+from runnersd.machine.docker.errors import Conflict, EngineError, NotFound, Refused, Unavailable, UnknownOutcome
+from runnersd.machine.docker.instance import Instance, instance_of
+
+#: Seconds a call may take: looking, and changing something.
+LOOK, CHANGE = 30.0, 120.0
+#: The newest API that was tried, and the oldest that has what is needed.
+NEWEST, OLDEST = (1, 51), (1, 40)
+#: aiodocker says this status when nobody answers.
+_NOBODY = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The engine as it was at the last connect."""
+
+    version: str
+    api: str
+    info: Mapping[str, Any]
+    instance: Instance | None
+
+    @property
+    def live_restore(self) -> bool:
+        """Whether containers outlive the engine."""
+        return bool(self.info.get("LiveRestoreEnabled"))
+
+
+class Connection:
+    """The engine behind one socket. It may be absent, and come and go; `engine` is None until `connect`."""
+
+    def __init__(self, socket: str) -> None:
+        self.socket = socket
+        self.engine: Engine | None = None
+        self._short: Docker | None = None
+        self._long: Docker | None = None
+        self._connectors: list[aiohttp.BaseConnector] = []
+
+    async def connect(self) -> Engine:
+        """Reach the engine, whichever it is now, and agree on a version.
+
+        Raises:
+            Unavailable: it does not answer, or is too old.
+        """
+        if self._short is None:
+            self._open()
+        assert self._short is not None and self._long is not None
+        async with _calling("reach the engine", LOOK):
+            said = await self._raw_version()
+            api = _agreed(said)
+            self._short.api_version = self._long.api_version = api
+            info = await self._short.system.info()
+        self.engine = Engine(
+            str(said.get("Version", "?")), api, info, await asyncio.to_thread(instance_of, self.socket)
+        )
+        return self.engine
+
+    async def close(self) -> None:
+        """Let go of it."""
+        clients, self._short, self._long = (self._short, self._long), None, None
+        for client in clients:
+            if client is not None:
+                await client.session.close()
+        for connector in self._connectors:
+            await connector.close()
+        self._connectors.clear()
+
+    # -- short calls ---------------------------------------------------------------------------------------------------
+
+    async def ping(self, seconds: float) -> None:
+        """Ask whether it still answers, within so many seconds."""
+        async with _calling("reach the engine", seconds):
+            await self._raw_version()
+
+    async def create(self, name: str, body: Mapping[str, Any]) -> str:
+        """Make a container; its id."""
+        async with _calling(f"create {name}", CHANGE, changes=True):
+            return (await self._client.containers.create(dict(body), name=name)).id
+
+    async def start(self, container: str) -> None:
+        """Start it; nothing happens to one that runs."""
+        async with _calling(f"start {container[:12]}", CHANGE, changes=True):
+            await self._client.containers.container(container).start()
+
+    async def inspect(self, container: str) -> dict[str, Any]:
+        """Everything the engine says of a container, by id or name."""
+        async with _calling(f"look at {container[:64]}", LOOK):
+            return await self._client.containers.container(container).show()
+
+    async def kill(self, container: str, signal: int) -> None:
+        """Send it a signal."""
+        async with _calling(f"signal {container[:12]}", LOOK, changes=True):
+            await self._client.containers.container(container).kill(signal=str(signal))
+
+    async def remove(self, container: str, *, force: bool = False) -> None:
+        """Remove a container that does not run, with its anonymous volumes; nothing happens when it is gone."""
+        async with _calling(f"remove {container[:12]}", CHANGE, changes=True):
+            try:
+                await self._client.containers.container(container).delete(v=True, force=force)
+            except DockerError as error:
+                if error.status not in (404, 409) or (error.status == 409 and "in progress" not in error.message):
+                    raise
+
+    async def rename(self, container: str, name: str) -> None:
+        """Give it another name."""
+        async with _calling(f"rename {container[:12]}", LOOK, changes=True):
+            await self._client.containers.container(container).rename(name)
+
+    async def containers(self, label: str) -> list[dict[str, Any]]:
+        """Every container with the label (`name=value`), the ended ones too, as the engine lists them."""
+        async with _calling("list containers", LOOK):
+            found = await self._client.containers.list(all=True, filters=json.dumps({"label": [label]}))
+            return [dict(one._container) for one in found]
+
+    async def image(self, name: str) -> dict[str, Any]:
+        """What the engine says of an image that it has."""
+        async with _calling(f"look at the image {name}", LOOK):
+            return await self._client.images.inspect(name)
+
+    async def holds(self, container: str, path: str) -> bool:
+        """Whether a container that has not been started has a file at ``path``."""
+        async with _calling(f"look into {container[:12]}", LOOK):
+            docker = self._client
+            url = f"{docker.docker_host}/{docker.api_version}/containers/{container}/archive"
+            async with docker.session.head(url, params={"path": path}) as response:
+                if response.status in (200, 404):
+                    return response.status == 200
+                raise DockerError(response.status, "cannot look for a file in it")
+
+    # -- streams -------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stream(self, path: str, params: Mapping[str, str], what: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The raw bytes that a GET answers with, for as long as they come; closed for good when left.
+
+        Raises:
+            EngineError: it could not be opened, or broke off.
+        """
+        if self._long is None:
+            raise Unavailable(f"cannot {what}: the engine was not reached yet")
+        docker = self._long
+        url = f"{docker.docker_host}/{docker.api_version}/{path}"
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with _calling(what, LOOK):
+                response = await docker.session.get(url, params=params, timeout=aiohttp.ClientTimeout())
+                if response.status >= 400:
+                    raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])
+            yield _bytes(response, what)
+        finally:
+            if response is not None:
+                response.close()
+
+    async def pull(self, name: str) -> AsyncIterator[dict[str, Any]]:
+        """Have the engine pull an image; what it says of its progress, until that is done.
+
+        Raises:
+            Refused: the registry said no.
+            EngineError: the engine did not answer, or broke off.
+        """
+        if self._long is None:
+            raise Unavailable(f"cannot pull {name}: the engine was not reached yet")
+        try:
+            async for said in self._long.images.pull(name, stream=True, timeout=None):
+                yield said
+        except DockerError as error:
+            if error.status == _NOBODY:
+                raise Unavailable(f"cannot pull {name}: {error.message}") from error
+            raise Refused(error.message) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise Unavailable(f"cannot pull {name}: the engine broke off ({error or type(error).__name__})") from error
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _client(self) -> Docker:
+        if self._short is None:
+            raise Unavailable("cannot reach the container engine: not connected yet")
+        return self._short
+
+    def _open(self) -> None:
+        connectors = [aiohttp.UnixConnector(self.socket, limit=32), aiohttp.UnixConnector(self.socket, limit=0)]
+        timeout = aiohttp.ClientTimeout(connect=5.0)
+        self._short, self._long = (
+            Docker(
+                url="unix://localhost",
+                connector=connector,
+                session=aiohttp.ClientSession(connector=connector, connector_owner=False, timeout=timeout),
+                timeout=timeout,
+                api_version="v1.40",
+            )
+            for connector in connectors
+        )
+        self._connectors = list(connectors)
+
+    async def _raw_version(self) -> dict[str, Any]:
+        docker = self._client
+        async with docker.session.get(f"{docker.docker_host}/version") as response:
+            if response.status != 200:
+                raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])
+            said: dict[str, Any] = await response.json()
+            return said
+
+
+def _agreed(said: Mapping[str, Any]) -> str:
+    theirs = _number(str(said.get("ApiVersion", "")))
+    least = _number(str(said.get("MinAPIVersion") or "1.12"))
+    agreed = min(theirs, NEWEST)
+    if agreed < OLDEST or agreed < least:
+        raise Unavailable(
+            f"cannot use the engine: it speaks API {said.get('MinAPIVersion')} to {said.get('ApiVersion')}, "
+            f"runners {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]}"
+        )
+    return f"v{agreed[0]}.{agreed[1]}"
+
+
+def _number(text: str) -> tuple[int, int]:
+    major, _, minor = text.partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (0, 0)
+
+
+@asynccontextmanager
+async def _calling(what: str, seconds: float, *, changes: bool = False) -> AsyncIterator[None]:
+    """Give a call its deadline, and translate how it fails. ``changes``: without an answer, it may have happened."""
+    silent: type[EngineError] = UnknownOutcome if changes else Unavailable
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except EngineError:
+        raise
+    except DockerError as error:
+        raise _translated(what, error, silent) from error
+    except TimeoutError as error:
+        raise silent(f"cannot {what}: no answer in {seconds:g} s") from error
+    except (aiohttp.ClientConnectorError, FileNotFoundError, ConnectionRefusedError, PermissionError) as error:
+        raise Unavailable(f"cannot {what}: {error}") from error
+    except (aiohttp.ClientError, OSError, ValueError, KeyError, TypeError) as error:
+        raise silent(f"cannot {what}: the engine broke off ({error or type(error).__name__})") from error
+
+
+def _translated(what: str, error: DockerError, silent: type[EngineError]) -> EngineError:
+    text = f"cannot {what}: {error.message}"
+    if error.status == _NOBODY:
+        never = isinstance(error.__context__, aiohttp.ClientConnectorError)
+        return Unavailable(text) if never else silent(text)
+    return {404: NotFound, 409: Conflict}.get(error.status, Refused)(text)
+
+
+async def _bytes(response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.content.iter_any():
+            yield chunk
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unavailable(f"cannot {what}: the engine broke off ({error or type(error).__name__})") from error

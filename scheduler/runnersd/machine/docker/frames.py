@@ -1,0 +1,96 @@
+"""The engine's log stream taken apart: frames of eight bytes of header, each line with its time. Pure.
+
+Docker's attach and log format: one byte of stream (1 stdout, 2 stderr), three of nothing, four of big-endian length;
+then, with `timestamps`, an RFC 3339 time with nanoseconds, a blank, and what was written. A line longer than the
+engine's buffer comes in several frames of one time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_HEADER = 8
+#: A frame larger than this is not one: the stream is out of step.
+LARGEST = 1 << 26
+#: A time is cut off at the first blank, which is never further away than this.
+_TIME = 64
+
+
+class Piece(NamedTuple):
+    """Something that a container wrote: to which stream (1 or 2), when (the engine's text), and what."""
+
+    stream: int
+    at: str
+    data: bytes
+
+
+class Demultiplexer:
+    """Takes bytes as they come, gives pieces as they are whole."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Piece]:
+        """The pieces that these bytes complete.
+
+        Raises:
+            ValueError: this is not a log stream.
+        """
+        self._buffer += data
+        pieces: list[Piece] = []
+        start = 0
+        while len(self._buffer) - start >= _HEADER:
+            stream = self._buffer[start]
+            size = int.from_bytes(self._buffer[start + 4 : start + _HEADER], "big")
+            if stream not in (1, 2) or size > LARGEST:
+                raise ValueError(f"cannot read the log stream: frame of stream {stream} and {size} bytes")
+            end = start + _HEADER + size
+            if len(self._buffer) < end:
+                break
+            pieces.append(_piece(stream, bytes(self._buffer[start + _HEADER : end])))
+            start = end
+        del self._buffer[:start]
+        return pieces
+
+
+class Position(NamedTuple):
+    """How far a copy has come: the time of the last piece copied, and how many of that time have been."""
+
+    at: str = ""
+    pieces: int = 0
+
+
+class Resume:
+    """Leaves out the pieces up to a position: what was copied before, which a stream that is opened again repeats."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self._skip = position.pieces
+        self._from = position.at
+
+    def fresh(self, piece: Piece) -> bool:
+        """Whether the piece has not been copied yet; from then on it has."""
+        if self._from:
+            if comparable(piece.at) < comparable(self._from):
+                return False
+            if piece.at == self._from and self._skip:
+                self._skip -= 1
+                return False
+            if comparable(piece.at) > comparable(self._from):
+                self._from = ""
+        same = piece.at == self.position.at
+        self.position = Position(piece.at, self.position.pieces + 1 if same else 1)
+        return True
+
+
+def comparable(at: str) -> str:
+    """The engine's times as texts that sort: it leaves out trailing zeros of the fraction."""
+    whole, _, fraction = at.rstrip("Z").partition(".")
+    return f"{whole}.{fraction:0<9}"
+
+
+def _piece(stream: int, content: bytes) -> Piece:
+    time, blank, data = content.partition(b" ")
+    if not blank or len(time) > _TIME:
+        raise ValueError(f"cannot read the log stream: a frame without a time: {content[:40]!r}")
+    return Piece(stream, time.decode("ascii", "replace"), data)

@@ -1,0 +1,103 @@
+"""The gate: a container's payload starts only when the daemon says so, after it has looked at everything.
+
+A gated container's first act is a few lines of shell that read one word from a FIFO and then become the payload. The
+FIFO is in a folder of the daemon's, which the container has read-only. What that gives:
+
+- **Looked at before it runs.** Cards and mounts are compared with what was asked for while the payload waits.
+- **Started once.** Whoever starts the container again, by hand or after the engine lost its memory, starts something
+  that waits for a word that is never said again.
+- **Staged early.** A container may wait at its gate before its cards are free.
+
+The word is written before anyone reads it and stays while the daemon keeps the FIFO open; it is read by one reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import struct
+import termios
+from contextlib import suppress
+from pathlib import Path
+
+from runnersd.machine.docker.errors import EngineError
+
+#: Where a container finds its gate.
+INSIDE = "/.runners"
+#: What a gated container runs in place of its command, which follows as arguments. 127 is a shell's own code for a
+#: program that is not there; the gate has not been opened then.
+SCRIPT = (
+    'umask {umask:04o}; command -v "$1" >/dev/null 2>&1 || {{ echo "cannot run $1: no such program in the image" >&2; '
+    'exit 127; }}; read -r word </.runners/go || exit 125; exec "$@"'
+)
+_WORD = b"go\n"
+#: Seconds after which a word that nobody has read is taken back: who would have read it has passed long ago.
+_PATIENCE = 2.0
+
+
+class Gate:
+    """One container's gate, in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.shell = folder / "sh"  #: where a static shell lies, for images that have none
+        self._fifo = folder / "go"
+
+    def build(self) -> None:
+        """Make it; nothing happens where it stands.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        self.folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        self.folder.chmod(0o755)  # the daemon's umask is private, and the payload's user must get in
+        try:
+            os.mkfifo(self._fifo, 0o644)
+        except FileExistsError:
+            return
+        self._fifo.chmod(0o644)
+
+    async def open(self) -> None:
+        """Say the word, and wait until it is read. One that nobody reads in time is taken back.
+
+        May be repeated by another daemon that does not know whether it was said: who has passed does not read again.
+
+        Raises:
+            EngineError: the gate is gone.
+        """
+        try:
+            fd = os.open(self._fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise EngineError(f"cannot open the gate {self._fifo}: it is gone") from error
+        try:
+            if not _unread(fd):
+                os.write(fd, _WORD)
+            pause, waited = 0.0005, 0.0
+            while _unread(fd):
+                await asyncio.sleep(pause)
+                waited += pause
+                pause = min(pause * 2, 0.02)
+                if waited > _PATIENCE:
+                    _drain(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self) -> None:
+        """Take it down; nobody passes it any more."""
+        for path in (self._fifo, self.shell):
+            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            self.folder.rmdir()
+
+
+def _unread(fd: int) -> int:
+    count: int = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"\0" * 4))[0]
+    return count
+
+
+def _drain(fd: int) -> None:
+    try:
+        os.read(fd, 64)
+    except BlockingIOError:
+        return  # just read after all

@@ -1,0 +1,334 @@
+"""The launcher of container jobs: keeps in touch with the engine, and has each attempt see itself through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from runners.api import Code
+from runnersd.machine import LaunchFailed, Row
+from runnersd.machine.docker import body, events, kernel, result
+from runnersd.machine.docker.attempt import RECONCILE, ContainerAttempt
+from runnersd.machine.docker.connection import Connection
+from runnersd.machine.docker.errors import EngineError, NotFound
+from runnersd.machine.docker.gate import Gate
+from runnersd.machine.docker.images import Images
+from runnersd.machine.docker.record import RecordFile
+from runnersd.machine.docker.surroundings import Surroundings
+from runnersd.machine.host import record as files
+from runnersd.model import EngineState, Image, ImageState, Launch, Outcome, Reason, RunName
+
+log = logging.getLogger(__name__)
+
+#: Seconds before an engine that does not answer is tried again: the first, the longest.
+_AGAIN = (0.2, 5.0)
+#: Seconds an engine has to answer the question whether it is still there.
+_PING = 10.0
+
+
+async def _unknown(run: RunName) -> Row:
+    """Before there are rows to ask, nothing is known."""
+    return "unknown"
+
+
+class DockerLauncher:
+    """Runs attempts as containers (:class:`runnersd.machine.Launcher`).
+
+    ``state`` is the daemon's state directory, ``socket`` the engine's socket, ``gated`` whether payloads wait at gates.
+    """
+
+    def __init__(
+        self,
+        state: Path,
+        socket: str,
+        database: str,
+        *,
+        boot: str,
+        gated: bool,
+        private: Sequence[str] = (),
+    ) -> None:
+        self.changed: Callable[[], None] = _nothing
+        self.row: Callable[[RunName], Awaitable[Row]] = _unknown
+        self._directory = str(Path(state) / "runs")
+        self._database = database
+        self._connection = Connection(socket)
+        self._around = Surroundings(
+            self._connection, Path(state), boot=boot, gated=gated, private=private, owned=self._own
+        )
+        self._images = Images(self._connection, time.time, lambda: self.changed())
+        self._attempts: dict[RunName, ContainerAttempt] = {}
+        self._by_container: dict[str, ContainerAttempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+        self._quarantined: set[str] = set()
+        self._said: str | None = None
+
+    async def open(self) -> None:
+        """Begin to keep in touch with the engine. Does not wait for it."""
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        self._keeper = asyncio.get_running_loop().create_task(self._keep_in_touch(), name="engine")
+
+    # -- what the planner is told --------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> EngineState:
+        """The engine as just seen."""
+        return self._around.state
+
+    @property
+    def images(self) -> dict[str, ImageState]:
+        """What is known of each image that was asked for."""
+        return self._images.known
+
+    def resolve(self, image: str) -> None:
+        """Find out which image a name means, and have it pulled if need be. Returns at once."""
+        self._images.resolve(image)
+
+    async def image(self, name: str) -> Image:
+        """See :class:`runnersd.machine.Containers`."""
+        return await self._images.get(name)
+
+    async def failed(self) -> None:
+        """See :class:`runnersd.machine.Containers`."""
+        assert self._keeper is not None, "it is open"
+        await asyncio.shield(self._keeper)
+
+    # -- attempts ------------------------------------------------------------------------------------------------------
+
+    async def launch(self, launch: Launch) -> float:
+        """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken up where it was left."""
+        attempt = self._attempts.get(launch.run) or self._begin(launch)
+        started = await asyncio.shield(attempt.started)
+        if isinstance(started, LaunchFailed):
+            raise LaunchFailed(str(started))
+        return started
+
+    async def wait(self, run: RunName) -> Outcome:
+        """See :class:`runnersd.machine.Launcher`. Without a record it is lost, and what lives of it is ended."""
+        attempt = self._find(run)
+        if attempt is None:
+            made = self._make(run, spec=None)
+            if made is None:
+                attempt = self._find(run)
+            else:
+                made.add(lost="it has no record")
+                await self._discard(run)
+                return Outcome(None, failure=Reason(Code.CONTAINER_LOST, f"cannot find {run}: it has no record"))
+        assert attempt is not None, "it has a record now"
+        return await asyncio.shield(attempt.over)
+
+    async def stop(self, run: RunName, *, at_once: bool = False) -> None:
+        """See :class:`runnersd.machine.Launcher`. Without a record it gets one, so that it can never start."""
+        attempt = self._find(run)
+        if attempt is None:
+            made = self._make(run, spec=None)
+            if made is not None:
+                made.add(stopped="It was stopped before it was started.")
+                return
+            attempt = self._find(run)
+        if attempt is not None:
+            attempt.stop(at_once=at_once)
+
+    async def signal(self, run: RunName, number: int) -> None:
+        """See :class:`runnersd.machine.Launcher`."""
+        attempt = self._find(run)
+        if attempt is not None:
+            await asyncio.shield(attempt.started)
+            await attempt.signal(number)
+
+    async def forget(self, run: RunName) -> None:
+        """See :class:`runnersd.machine.Launcher`. A container that cannot be removed now is at the next look.
+
+        Raises:
+            ValueError: the attempt is not over.
+        """
+        attempt = self._find(run)
+        if attempt is not None and not attempt.over.done():
+            raise ValueError(f"cannot forget {run}: it is live")
+        self._attempts.pop(run, None)
+        if attempt is not None and attempt.container is not None:
+            self._by_container.pop(attempt.container, None)
+            with contextlib.suppress(EngineError):
+                await self._connection.remove(attempt.container)
+        path, out, _ = self._names(run)
+        Gate(self._around.gates / str(run)).remove()
+        await asyncio.to_thread(files.remove, [path, f"{out.removesuffix('.out')}.pos"])
+
+    def supervisor(self, run: RunName) -> int | None:
+        """See :class:`runnersd.machine.Launcher`: the container's first process, which inherits all others."""
+        attempt = self._attempts.get(run)
+        return attempt.pid if attempt is not None else None
+
+    def logs(self, run: RunName) -> tuple[Path, Path]:
+        """See :class:`runnersd.machine.Launcher`."""
+        _, out, err = self._names(run)
+        return Path(out), Path(err)
+
+    async def close(self) -> None:
+        """See :class:`runnersd.machine.Launcher`. Who still waits is cancelled."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        tasks, self._tasks = self._tasks, set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for attempt in self._attempts.values():
+            attempt.started.cancel()
+            attempt.over.cancel()
+        self._attempts.clear()
+        self._by_container.clear()
+        await self._images.close()
+        await self._connection.close()
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _names(self, run: RunName) -> tuple[str, str, str]:
+        return files.names(self._directory, run.job, run.attempt)
+
+    def _make(self, run: RunName, spec: str | None) -> RecordFile | None:
+        path = self._names(run)[0]
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        return RecordFile.make(path, run=str(run), boot=self._around.boot, spec=spec)
+
+    def _begin(self, launch: Launch) -> ContainerAttempt:
+        try:
+            made = self._make(launch.run, spec=launch.container.image.id if launch.container else None)
+        except OSError as error:
+            raise LaunchFailed(f"cannot write the record of {launch.run}: {error.strerror}") from error
+        found = made or RecordFile.find(self._names(launch.run)[0])
+        if found is None:
+            raise LaunchFailed(f"cannot find the record of {launch.run}: it was removed meanwhile")
+        return self._know(launch.run, found, launch, fresh=made is not None)
+
+    def _find(self, run: RunName) -> ContainerAttempt | None:
+        """The attempt as known here, else as its record tells; None when there is no record."""
+        attempt = self._attempts.get(run)
+        if attempt is None:
+            found = RecordFile.find(self._names(run)[0])
+            if found is not None:
+                attempt = self._know(run, found, None, fresh=False)
+        return attempt
+
+    def _know(self, run: RunName, found: RecordFile, launch: Launch | None, *, fresh: bool) -> ContainerAttempt:
+        base = self._names(run)[1].removesuffix(".out")
+        attempt = self._attempts[run] = ContainerAttempt(run, found, base, self._around, launch, grace=10.0)
+        if found.said.container is not None:
+            self._own(found.said.container, attempt)
+        task = asyncio.get_running_loop().create_task(attempt.see_through(fresh=fresh), name=str(run))
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._seen_through(attempt, done))
+        return attempt
+
+    def _seen_through(self, attempt: ContainerAttempt, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            assert error is not None
+            for future in (attempt.started, attempt.over):
+                if not future.done():
+                    future.set_exception(error)
+            self._attempts.pop(attempt.run, None)  # whoever asks again begins from its record
+
+    def _own(self, container: str, attempt: Any) -> None:
+        self._by_container[container] = attempt
+
+    # -- the engine ----------------------------------------------------------------------------------------------------
+
+    async def _keep_in_touch(self) -> None:
+        """Connect, look at everything anew, listen; again whenever that breaks off."""
+        pause, longest = _AGAIN
+        while True:
+            try:
+                engine = await self._connection.connect()
+                self._around.reached(engine)
+                self._say(None)
+                pause = _AGAIN[0]
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._listen())
+                    group.create_task(self._reconcile())
+            except* EngineError as errors:
+                self._around.lost(str(errors.exceptions[0]), time.time())
+                self._say(str(errors.exceptions[0]))
+            self._wake_all()
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
+
+    def _say(self, problem: str | None) -> None:
+        if problem != self._said:
+            if problem is None:
+                engine = self._connection.engine
+                assert engine is not None
+                log.info("the container engine answers: version %s, API %s", engine.version, engine.api)
+            elif self._said is None and self._around.state.seen:
+                log.warning("the container engine does not answer: %s", problem)
+            self._said = problem
+        self.changed()
+
+    async def _listen(self) -> None:
+        async for container in events.ended_containers(self._connection, self._database):
+            if not container:
+                self._wake_all()  # whatever happened while nobody listened
+                continue
+            attempt = self._by_container.get(container)
+            if attempt is not None:
+                attempt.wake()
+        raise EngineError("the engine ended its news")
+
+    async def _reconcile(self) -> None:
+        while True:
+            await self._sweep()
+            await asyncio.sleep(RECONCILE)
+            await self._connection.ping(_PING)
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for attempt in self._attempts.values():
+            attempt.wake()
+
+    async def _sweep(self) -> None:
+        """Look for containers of this database that no attempt here knows."""
+        for seen in await self._connection.containers(f"{body.DATABASE}={self._database}"):
+            container, labels = str(seen["Id"]), seen.get("Labels") or {}
+            if container in self._by_container or container in self._quarantined:
+                continue
+            try:
+                run = RunName(self._database, int(labels[body.JOB]), int(labels[body.ATTEMPT]))
+            except (KeyError, ValueError):
+                continue  # somebody copied our label
+            if run not in self._attempts and RecordFile.find(self._names(run)[0]) is None:
+                await self._sweep_out(run, container, running=seen.get("State") == "running")
+
+    async def _sweep_out(self, run: RunName, container: str, *, running: bool) -> None:
+        row = await self.row(run)
+        if row == "live":
+            return  # not taken up yet
+        if running and row == "unknown":
+            # A database that was lost or put back: this may be somebody's training. Never kill what is not remembered.
+            self._quarantined.add(container)
+            log.warning("container %s says that it is %s, which this daemon does not know; it is left alone",
+                        container[:12], run)  # fmt: skip
+            return
+        if running:
+            log.warning("container %s of %s runs though that is over; ending it", container[:12], run)
+            await asyncio.to_thread(kernel.kill, container)
+        await self._connection.remove(container, force=running)
+
+    async def _discard(self, run: RunName) -> None:
+        """End and remove what is there under an attempt's name."""
+        with contextlib.suppress(NotFound):
+            seen = await self._connection.inspect(body.name_of(run))
+            if body.is_that(seen, run):
+                await kernel.end(str(seen["Id"]))
+                await self._connection.remove(str(seen["Id"]), force=result.status(seen) == "running")
+
+
+def _nothing() -> None:
+    """Nobody wants to know yet."""

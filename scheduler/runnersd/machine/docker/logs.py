@@ -1,0 +1,165 @@
+"""A container's output on its way into the attempt's logs, copied while it runs and taken up again by the next daemon.
+
+The engine keeps a container's output with the time of each line. How far the copy has come is kept in a small file
+beside the logs: their sizes, and the last line's time. Whoever takes it up cuts the logs to these sizes and asks the
+engine for what came after. So nothing is lost and nothing repeated, whenever the copier was killed; what a reader has
+already read is written again as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import time
+from contextlib import suppress
+
+from runnersd.machine.docker.connection import Connection
+from runnersd.machine.docker.errors import EngineError, NotFound
+from runnersd.machine.docker.frames import Demultiplexer, Piece, Position, Resume
+
+log = logging.getLogger(__name__)
+
+#: Seconds between notes of how far the copy is.
+_NOTE_EVERY = 0.25
+_AGAIN = (0.1, 5.0)  # seconds before a stream that broke is opened again: the first, the longest
+
+
+class LogCopy:
+    """Copies one container's output into two files, each at most ``limit`` bytes. ``truncated`` when more came."""
+
+    def __init__(self, connection: Connection, container: str, out: str, err: str, limit: int) -> None:
+        self.truncated = False
+        self._connection = connection
+        self._container = container
+        self._paths = (out, err)
+        self._note = f"{out.removesuffix('.out')}.pos"
+        self._limit = limit
+        self._sizes = [0, 0]
+        self._files = [-1, -1]
+        self._position = Position()
+        self._noted = 0.0
+        self._resumed = False
+
+    async def follow(self, ended: asyncio.Event) -> None:
+        """Copy until the container has ended and all of it is here. Comes back from every failure of the engine."""
+        pause, longest = _AGAIN
+        try:
+            while True:
+                engine = self._connection.engine
+                whole = False
+                try:
+                    await self._copy(follow=not ended.is_set())
+                    whole = engine is self._connection.engine
+                    pause = _AGAIN[0]
+                except NotFound:
+                    return  # removed by hand: what was copied is what there is
+                except EngineError as error:
+                    if ended.is_set():
+                        log.warning("the last output of container %s may be missing: %s", self._container[:12], error)
+                        return
+                except ValueError as error:
+                    log.warning("container %s: %s; the rest of its output is left out", self._container[:12], error)
+                    self.truncated = True
+                    return
+                if ended.is_set():
+                    return
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await ended.wait()
+                if whole and ended.is_set():
+                    return  # the stream ended because the container had
+                pause = min(pause * 2, longest)
+        finally:
+            self.close()
+
+    async def _copy(self, *, follow: bool) -> None:
+        self._resume()
+        resume = Resume(self._position)
+        demultiplexer = Demultiplexer()
+        params = {"follow": "1" if follow else "0", "stdout": "1", "stderr": "1", "timestamps": "1"}
+        if self._position.at:
+            params["since"] = _unix(self._position.at)
+        path = f"containers/{self._container}/logs"
+        async with self._connection.stream(path, params, f"read the output of {self._container[:12]}") as chunks:
+            async for chunk in chunks:
+                for piece in demultiplexer.feed(chunk):
+                    if resume.fresh(piece):
+                        self._keep(piece)
+                self._position = resume.position
+                if time.monotonic() - self._noted >= _NOTE_EVERY:
+                    self._write_note()
+
+    def _keep(self, piece: Piece) -> None:
+        number = piece.stream - 1
+        room = self._limit - self._sizes[number]
+        if room < 0:
+            return
+        data = piece.data[:room]
+        if len(piece.data) > room:
+            self.truncated = True
+            data += f"\n[runners: cut here, at {self._limit} bytes]\n".encode()
+        try:
+            if self._files[number] < 0:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._files[number] = os.open(self._paths[number], flags, 0o600)
+            while data:
+                written = os.write(self._files[number], data)
+                self._sizes[number] += written
+                data = data[written:]
+        except OSError:  # a full disk: the rest is dropped, and the job says so
+            self.truncated = True
+        if len(piece.data) > room:
+            self._sizes[number] = self._limit + 1
+
+    def _resume(self) -> None:
+        """Go on where an earlier daemon stopped: cut the logs to what its last note covers."""
+        if self._resumed:
+            return
+        self._resumed = True
+        sizes, position, truncated = [0, 0], Position(), False
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            with open(self._note, encoding="ascii") as file:
+                said = json.load(file)
+            sizes, position = [int(size) for size in said["sizes"]], Position(str(said["at"]), int(said["pieces"]))
+            truncated = bool(said["truncated"])
+        for number, path in enumerate(self._paths):
+            if sizes[number] <= self._limit:  # past it the last bytes are the word that something was left out
+                with suppress(FileNotFoundError):
+                    os.truncate(path, min(sizes[number], os.stat(path).st_size))
+        self._sizes, self._position, self.truncated = sizes, position, truncated
+
+    def _write_note(self) -> None:
+        self._noted = time.monotonic()
+        said = {"sizes": self._sizes, "at": self._position.at, "pieces": self._position.pieces,
+                "truncated": self.truncated}  # fmt: skip
+        try:
+            with open(f"{self._note}.new", "w", encoding="ascii") as file:
+                json.dump(said, file)
+            os.replace(f"{self._note}.new", self._note)
+        except OSError as error:
+            log.warning("cannot note how far %s is: %s; a restart reads it again", self._paths[0], error.strerror)
+
+    def close(self) -> None:
+        """Close the logs; the note says how far they are."""
+        if self._position.at:
+            self._write_note()
+        for number, fd in enumerate(self._files):
+            if fd >= 0:
+                os.close(fd)
+                self._files[number] = -1
+
+    def forget(self) -> None:
+        """Remove the note: the logs are whole, and nobody will go on with them."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._note)
+
+
+def _unix(at: str) -> str:
+    """The engine's time (RFC 3339, UTC) as seconds with nanoseconds, as its `since` wants it."""
+    from datetime import UTC, datetime
+
+    whole, _, fraction = at.rstrip("Z").partition(".")
+    seconds = int(datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
+    return f"{seconds}.{fraction:0<9}"

@@ -1,0 +1,116 @@
+"""An attempt's container, made from its launch and compared with it: as the engine says, and as the kernel shows."""
+
+from __future__ import annotations
+
+import asyncio
+import grp
+from dataclasses import replace
+from typing import Any
+
+from runnersd.environment import PRIVILEGED_GROUPS, supplementary
+from runnersd.machine import LaunchFailed
+from runnersd.machine.docker import body, devices, paths
+from runnersd.machine.docker.errors import Conflict, NotFound, Refused
+from runnersd.machine.docker.gate import Gate
+from runnersd.machine.docker.surroundings import Surroundings
+from runnersd.model import ContainerSpec, Launch, RunName
+
+
+class Making:
+    """Makes the container of one launch."""
+
+    def __init__(self, run: RunName, launch: Launch, around: Surroundings, gate: Gate) -> None:
+        self._run, self._launch, self._around, self._gate = run, launch, around, gate
+        self._found: list[paths.Found] = []
+        self._body: dict[str, Any] | None = None
+
+    async def create(self) -> tuple[str, bool]:
+        """Have the engine make it: its id, and whether it waits at a gate.
+
+        Raises:
+            LaunchFailed: it cannot be made: a mount is refused, the image is gone, the name taken.
+            EngineError: the engine did not answer.
+        """
+        launch, spec = await self._complete()
+        container, gated = await self._ask(launch)
+        if await self._around.learn(spec.image, container):  # it has no shell to wait at the gate with
+            await self._around.connection.remove(container)
+            container, gated = await self._ask(launch)
+        return container, gated
+
+    async def verify(self, container: str) -> None:
+        """Compare what the engine says that it made with what it was asked for.
+
+        Raises:
+            LaunchFailed: they differ.
+            EngineError: the engine did not answer.
+        """
+        assert self._body is not None, "it was made before"
+        wrong = body.differences(self._body, await self._around.connection.inspect(container))
+        if wrong:
+            raise LaunchFailed(f"the engine made its container otherwise than asked: {'; '.join(wrong[:5])}")
+
+    async def difference(self, pid: int) -> str | None:
+        """What the container whose first process is ``pid`` has otherwise than asked, in a sentence; None if nothing.
+
+        Raises:
+            LaunchFailed: a mount cannot be had any more.
+        """
+        spec = self._launch.container
+        assert spec is not None
+        found = self._found or await self._resolve(spec)
+        try:
+            wrong = await asyncio.to_thread(devices.difference, pid, spec.minors)
+            return wrong or await asyncio.to_thread(paths.mismatch, pid, found)
+        except PermissionError:
+            return None  # another user's process: only root may look into it
+        except OSError:
+            return None  # it has ended meanwhile, which the next look shows
+
+    async def _complete(self) -> tuple[Launch, ContainerSpec]:
+        """The launch with its mounts looked up and its groups sifted."""
+        spec = self._launch.container
+        assert spec is not None, "a container's launch has a container"
+        self._found = await self._resolve(spec)
+        spec = replace(
+            spec,
+            mounts=tuple(found.mount for found in self._found),
+            masked=tuple(path for found in self._found for path in found.masked),
+            groups=supplementary(spec.groups, spec.gid, _privileged()),
+        )
+        if self._around.rootless:
+            spec = replace(spec, uid=0, gid=0, groups=())  # the engine's root is its user
+        return replace(self._launch, container=spec), spec
+
+    async def _resolve(self, spec: ContainerSpec) -> list[paths.Found]:
+        """Look its mounts up, with the rights of its submitter."""
+        who = self._launch.submitter
+        return await asyncio.to_thread(
+            paths.resolve, spec.mounts, allowed=spec.allowed, private=self._around.private,
+            uid=spec.uid if who is not None else None, gid=spec.gid, groups=who.groups if who is not None else (),
+        )  # fmt: skip
+
+    async def _ask(self, launch: Launch) -> tuple[str, bool]:
+        assert launch.container is not None
+        around, connection = self._around, self._around.connection
+        entry = around.entry(launch.container.image)
+        if entry != "plain":
+            self._gate.build()
+            await around.furnish(self._gate, entry)
+        self._body = body.body(launch, how=around.state.cards, runc=around.runc, entry=entry,
+                               gate_folder=str(self._gate.folder))  # fmt: skip
+        name = body.name_of(self._run)
+        try:
+            return await connection.create(name, self._body), entry != "plain"
+        except Conflict:
+            seen = await connection.inspect(name)
+            if body.is_that(seen, self._run, self._body):
+                return str(seen["Id"]), entry != "plain"
+            raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None
+        except (Refused, NotFound) as error:
+            raise LaunchFailed(str(error)) from error
+
+
+def _privileged() -> set[int]:
+    """The numbers of the groups whose members could have the whole machine, where there are such groups."""
+    return {group.gr_gid for group in grp.getgrall() if group.gr_name in PRIVILEGED_GROUPS}

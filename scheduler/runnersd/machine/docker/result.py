@@ -1,0 +1,121 @@
+"""What the engine says of a container's state and end, as an attempt's outcome. Pure.
+
+An exit code is believed only where the engine can know it. A container that ended because its engine stopped, or over a
+restart of the machine, is lost: engines report 137, 255, or even 0 for it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal as signals
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from runners.api import Code
+from runners.pipeline.quantities import format_size
+from runnersd.machine.docker.connection import Engine
+from runnersd.machine.docker.reconcile import Status
+from runnersd.machine.docker.record import Record
+from runnersd.model import Outcome, Reason
+
+#: How an engine writes a time that has not been.
+_NEVER = "0001-"
+_KILLED = 137
+#: What an engine says of a container whose shim it has lost.
+_SHIM_LOST = 255
+
+
+def status(seen: Mapping[str, Any]) -> Status:
+    """Where the container is, of what inspect says."""
+    said = str(seen["State"].get("Status"))
+    if said in ("running", "paused", "restarting"):
+        return "running"
+    if said == "created" or started_at(seen) is None:
+        return "created"
+    return "ended"
+
+
+def started_at(seen: Mapping[str, Any]) -> float | None:
+    """When it was last started (Unix seconds); None when it never was."""
+    return moment(str(seen["State"].get("StartedAt") or _NEVER))
+
+
+def moment(text: str) -> float | None:
+    """An RFC 3339 time of the engine's, in Unix seconds; None for its zero."""
+    if text.startswith(_NEVER) or not text:
+        return None
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", text)
+    if found is None:
+        return None
+    whole = datetime.fromisoformat(found[1] + (found[3] if found[3] != "Z" else "+00:00")).astimezone(UTC)
+    return whole.timestamp() + float(found[2] or 0)
+
+
+def outcome(
+    seen: Mapping[str, Any],
+    said: Record,
+    *,
+    boot: str,
+    booted_at: float,
+    engine: Engine | None,
+    away_since: float | None,
+    stopped: bool,
+) -> Outcome:
+    """How a container that has ended did so. ``said`` is the attempt's record.
+
+    ``boot`` and ``booted_at`` are this boot of the machine's, ``engine`` the engine that tells it, ``away_since`` when
+    it was last lost sight of (Unix seconds), ``stopped`` whether its end was asked for by us.
+    """
+    state = seen["State"]
+    code = int(state.get("ExitCode") or 0)
+    finished = moment(str(state.get("FinishedAt") or _NEVER))
+    began = said.at
+    if said.began is not None and str(state.get("StartedAt")) != said.began:
+        return _lost(began, "its container was started a second time by somebody else; what it did then is not its end")
+    if said.boot != boot and (finished is None or finished >= booted_at):
+        return Outcome(
+            None, started_at=began, finished_at=finished,
+            failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"),
+        )  # fmt: skip
+    if not stopped and _died_with_engine(said, engine, finished, away_since):
+        return _lost(began, "the container engine was stopped or died, and its containers with it")
+    if not stopped and code == _SHIM_LOST and state.get("Error"):
+        return _lost(began, f"the engine lost sight of it: {state['Error']}")
+    signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
+    failure = None
+    if code != 0 and state.get("OOMKilled") and not stopped:
+        limit = int((seen.get("HostConfig") or {}).get("Memory") or 0)
+        text = f"it ran out of memory: its limit is {format_size(limit)}" if limit else "the machine ran out of memory"
+        failure = Reason(Code.OUT_OF_MEMORY, text)
+    return Outcome(code, signal, started_at=began, finished_at=finished, failure=failure)
+
+
+def start_failure(seen: Mapping[str, Any], said: str) -> str:
+    """Why a container could not be started, for the person who wrote the job."""
+    text = str(seen["State"].get("Error") or said)
+    cut = re.split(r"(?:OCI runtime create failed|runc create failed|starting container process caused): ", text)
+    return f"cannot start its container: {cut[-1].strip()}"
+
+
+def gate_failure(seen: Mapping[str, Any], last: str) -> str:
+    """Why a container ended at its gate. ``last`` is the last line of its stderr."""
+    if last.startswith("cannot run"):
+        return last
+    code = int(seen["State"].get("ExitCode") or 0)
+    text = str(seen["State"].get("Error") or last)
+    return f"its container ended with {code} before its command was started{': ' + text if text else ''}"
+
+
+def _died_with_engine(said: Record, engine: Engine | None, finished: float | None, away_since: float | None) -> bool:
+    """Whether it ended because the engine that ran it did, which kills what it cannot restore."""
+    if said.live_restore or engine is None or said.instance is None or engine.instance is None:
+        return False
+    if engine.instance == said.instance:
+        return False
+    # What had ended before the engine was lost sight of had ended by itself.
+    return away_since is None or finished is None or finished >= away_since
+
+
+def _lost(began: float | None, why: str) -> Outcome:
+    return Outcome(None, started_at=began, failure=Reason(Code.CONTAINER_LOST, why))

@@ -1,0 +1,62 @@
+"""The engine's log stream, taken apart whichever way its bytes arrive."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runnersd.machine.docker.frames import Demultiplexer, Piece, Position, Resume, comparable
+
+
+def frame(stream: int, at: str, data: bytes) -> bytes:
+    content = at.encode() + b" " + data
+    return bytes([stream, 0, 0, 0]) + len(content).to_bytes(4, "big") + content
+
+
+pieces = st.lists(
+    st.builds(
+        Piece,
+        st.sampled_from((1, 2)),
+        st.sampled_from(("2026-01-01T00:00:00.1Z", "2026-01-01T00:00:00.12Z", "2026-01-01T00:00:00.123456789Z")),
+        st.binary(max_size=40),
+    ),
+    max_size=12,
+)
+
+
+@given(pieces, st.randoms(use_true_random=False))
+def test_pieces_come_out_however_the_bytes_are_cut(wanted: list[Piece], random: object) -> None:
+    stream = b"".join(frame(*piece) for piece in wanted)
+    demultiplexer, found = Demultiplexer(), []
+    while stream:
+        cut = random.randint(1, len(stream))  # type: ignore[attr-defined]
+        found += demultiplexer.feed(stream[:cut])
+        stream = stream[cut:]
+    assert found == wanted
+
+
+@given(pieces, st.data())
+def test_a_copy_that_is_taken_up_again_loses_and_repeats_nothing(wanted: list[Piece], data: st.DataObject) -> None:
+    wanted = sorted(wanted, key=lambda piece: comparable(piece.at))
+    cut = data.draw(st.integers(0, len(wanted)))
+    first = Resume(Position())
+    copied = [piece for piece in wanted[:cut] if first.fresh(piece)]
+    again = Resume(first.position)
+    copied += [piece for piece in wanted if again.fresh(piece)]
+    assert copied == wanted
+    assert again.position == (Position() if not wanted else Position(wanted[-1].at, _last(wanted)))
+
+
+def _last(wanted: list[Piece]) -> int:
+    return sum(piece.at == wanted[-1].at for piece in wanted)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [b"\x03\0\0\0\0\0\0\x01x", b"GET / HTTP/1.1\r\n", b"\x01\0\0\0\xff\xff\xff\xff", frame(1, "x" * 65, b"late")],
+    ids=["stream 3", "text", "4 GiB", "no time"],
+)
+def test_what_is_not_a_log_stream_is_told(stream: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot read the log stream"):
+        Demultiplexer().feed(stream)
