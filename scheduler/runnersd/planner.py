@@ -11,6 +11,7 @@ that does not fit: a turn costs what it starts, not what is queued.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ from runnersd.model import (
 )
 from runnersd.snapshot import Key, Shape, Snapshot
 
+#: Sets of cards for which containers are made ready at a time.
+FORESEEN = 4
 #: Seconds after which what is known of an image is looked at again, and after which it does not count any more.
 IMAGE_STALE, IMAGE_OLD = 10.0, 60.0
 
@@ -105,6 +108,7 @@ class Plan:
     decisions: tuple[Decision, ...] = ()
     blocked: Mapping[Shape, Reason] = field(default_factory=dict)
     look_again: float | None = None
+    next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
 
 
 def plan(world: World, now: float) -> Plan:
@@ -120,7 +124,9 @@ def plan(world: World, now: float) -> Plan:
     times = [time for time in (snapshot.next_timer, *_deadlines(world, now)) if time is not None]
     settled = [Fail(job, reason) for job, reason in walk.failed]
     resolve = [Resolve(image) for image in walk.unresolved]
-    return Plan((*decisions, *settled, *walk.starts, *resolve), walk.blocked, min(times, default=None))
+    return Plan(
+        (*decisions, *settled, *walk.starts, *resolve), walk.blocked, min(times, default=None), tuple(walk.next_up)
+    )
 
 
 def time_limit_of(job: Job) -> float | None:
@@ -216,6 +222,7 @@ class _Walk:
         self.now = now
         self.starts: list[Start] = []
         self.failed: list[tuple[Job, Reason]] = []
+        self.next_up: list[Start] = []
         self.unresolved: dict[str, None] = {}  #: images that are not known well enough
         self.blocked: dict[Shape, Reason] = {}
         snapshot = world.snapshot
@@ -352,6 +359,8 @@ class _Walk:
         if not held_back and len(unclaimed) >= spec.num_gpus:
             return tuple(gpu.uuid for gpu in unclaimed[: spec.num_gpus])
         ahead = next((self._claimed[gpu.uuid] for gpu in able if gpu.uuid in self._claimed), None)
+        if ahead is None and spec.run_in == "container" and not held_back:
+            self._foresee(job, able)
         for gpu in able:
             self._claimed.setdefault(gpu.uuid, job)
         if len(roomy) >= spec.num_gpus and ahead is not None:
@@ -375,6 +384,22 @@ class _Walk:
         code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
         others = "".join(f", {reason.text}" for reason in foreign[:2])
         return Reason(code, f"needs {_cards(spec.num_gpus)}: {len(free)} free{self._held(able)}{others}")
+
+    def _foresee(self, job: Job, able: list[Gpu]) -> None:
+        """Which cards the first job in line may get next: those whose holders are expected to leave first."""
+
+        def leaves(gpu: Gpu) -> tuple[float, float, int]:
+            holders = self.world.snapshot.holders.get(gpu.uuid, {}).values()
+            limits = [time_limit_of(holder) or math.inf for holder in holders]
+            started = [holder.started_at or math.inf for holder in holders]
+            return max(limits, default=0.0), max(started, default=0.0), gpu.index
+
+        first = sorted(able, key=leaves)
+        sets = [[gpu] for gpu in first[: FORESEEN - len(self.next_up)]] if job.spec.num_gpus == 1 else [first]
+        for cards in sets:
+            if len(self.next_up) < FORESEEN:
+                chosen = sorted(cards[: job.spec.num_gpus], key=lambda gpu: able.index(gpu))
+                self.next_up.append(Start(job, tuple(gpu.uuid for gpu in chosen)))
 
     def _look_at_cards(self) -> None:
         self._cards = list(self.world.inventory.gpus)

@@ -7,8 +7,9 @@ a restart it is (`adopt`). Nothing here decides; what the end of an attempt mean
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from runners.api import Code, JobState
@@ -18,6 +19,7 @@ from runnersd.config import Config
 from runnersd.engine.launches import Launches
 from runnersd.machine import ContainerLauncher, Launcher, LaunchFailed
 from runnersd.model import EngineState, ImageState, Inventory, Job, JobId, Outcome, Reason, RunName
+from runnersd.planner import Start
 from runnersd.store import Store
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Attempts:
         self._containers = containers
         self._launches = launches
         self._tasks: dict[JobId, asyncio.Task[None]] = {}
+        self._staged: list[tuple[JobId, int, tuple[str, ...]]] = []
+        self._staging: asyncio.Task[None] | None = None
         self.supervisors: dict[JobId, int] = {}
         self.ended: set[int] = set()  #: supervisors that have ended; the engine forgets them once cards are seen anew
 
@@ -68,12 +72,32 @@ class Attempts:
         if self._containers is not None:
             self._containers.resolve(image)
 
+    def stage(self, next_up: Sequence[Start]) -> None:
+        """Have the containers of jobs that are next made ready; nothing of theirs is started."""
+        keys = [(start.job.id, start.job.attempt, start.gpus) for start in next_up]
+        if self._containers is None or keys == self._staged:
+            return
+        self._staged = keys
+        if self._staging is not None:
+            self._staging.cancel()
+        self._staging = asyncio.get_running_loop().create_task(self._stage(self._containers, next_up))
+
+    async def _stage(self, containers: ContainerLauncher, next_up: Sequence[Start]) -> None:
+        launches = []
+        for job, gpus in ((start.job, start.gpus) for start in next_up):
+            reserved = replace(job, attempt=job.attempt + 1, gpus=gpus)
+            with contextlib.suppress(LaunchFailed, Unavailable):  # said when its turn comes
+                launches.append(await self._launches.launch(reserved, self.run_name(reserved)))
+        containers.stage(launches)
+
     def look_from(self, config: Config, inventory: Inventory) -> None:
         """What the next launches are made of."""
         self._launches.config, self._launches.inventory = config, inventory
 
     def begin(self, job: Job) -> None:
         """See a freshly reserved attempt through."""
+        if self._containers is not None and job.spec.run_in == "container":
+            self._containers.claim(self.run_name(job), job.gpus)
         self._watch(job.id, self._launch_and_see_out(job))
 
     def adopt(self, job: Job, *, rebooted: bool) -> None:
@@ -98,7 +122,7 @@ class Attempts:
 
     async def close(self) -> None:
         """Stop watching. Jobs keep running."""
-        tasks = list(self._tasks.values())
+        tasks = [*self._tasks.values(), *([self._staging] if self._staging is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -120,6 +120,7 @@ class Loop:
             # What was settled may doom or let through others; everything else waits for news.
             if not any(isinstance(decision, Drop | Fail) for decision in self.plan.decisions):
                 break
+        self.attempts.stage(self.plan.next_up)
         self._announce_cards()
 
     async def run(self) -> None:

@@ -57,6 +57,12 @@ class Containers(Protocol):
             LaunchFailed: it cannot be had.
         """
 
+    def stage(self, launches: Sequence[Launch]) -> None:
+        """Make these ready to start at once, the first first, and no others. Returns at once; nothing starts."""
+
+    def claim(self, run: RunName, gpus: tuple[GpuId, ...]) -> None:
+        """The attempt has been reserved with these cards: keep what is ready for it until it is launched or stopped."""
+
     async def failed(self) -> None:
         """Returns never; raises what ended the watch over the engine, which is a bug."""
 

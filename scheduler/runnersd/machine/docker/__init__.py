@@ -3,6 +3,7 @@
     launcher    what the engine room asks for: launch, wait, stop; one attempt's life is in `attempt`
     attempt     from its name's record to its end, step by step
     making      its container made, and compared with what was asked
+    staging     containers made early, for the next job of a card
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was

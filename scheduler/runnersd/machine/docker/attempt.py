@@ -66,8 +66,8 @@ class ContainerAttempt:
         self._grace = launch.grace if launch is not None else grace
         self._base = base
         self._around = around
-        self._gate = Gate(around.gates / str(run))
-        self._making = Making(run, launch, around, self._gate) if launch is not None else None
+        self.gate = Gate(Path(record.said.gate) if record.said.gate else around.gates / str(run))
+        self._making = Making(run, launch, around, self.gate) if launch is not None else None
         self._woken = asyncio.Event()
         self._ended = asyncio.Event()
         self._pidfd: int | None = None
@@ -180,8 +180,9 @@ class ContainerAttempt:
             case Step.CREATE | Step.START if self.launch is None:
                 await self._lose("it was never started, and nobody is left to say what it was")
             case Step.CREATE:
-                await self._create()
-                await self._start()
+                if not await self._take_staged():
+                    await self._create()
+                    await self._start()
             case Step.START:
                 await self._start()
             case Step.ADOPT:
@@ -200,6 +201,26 @@ class ContainerAttempt:
                 await self._wait(self._slower())
 
     # -- making and starting -------------------------------------------------------------------------------------------
+
+    async def _take_staged(self) -> bool:
+        """Take over a container that was made early for exactly this launch: all that is left is to open its gate."""
+        assert self.launch is not None
+        staged = await self._around.take(self.launch)
+        if staged is None or self.stopping.asked:
+            return False
+        self.gate, engine, now = staged.gate, staged.engine, time.time()
+        self._around.owns(staged.container, self)
+        self.record.add(
+            durable=True, container=staged.container, gated=True, gate=str(staged.gate.folder),
+            starting=list(engine.instance) if engine is not None and engine.instance is not None else None,
+            live_restore=engine is not None and engine.live_restore,
+            began=staged.began, at=now, pid=staged.pid, start=staged.start, opened=now,
+        )  # fmt: skip
+        await self.gate.open()
+        self.started.set_result(now)
+        self._watch(staged.pid)
+        self._copy_output()
+        return True
 
     async def _create(self) -> None:
         assert self._making is not None
@@ -263,7 +284,7 @@ class ContainerAttempt:
                 return
             if not said.opened:
                 self.record.add(durable=True, opened=time.time())
-            await self._gate.open()
+            await self.gate.open()
         if not self.started.done():
             self.started.set_result(said.at or time.time())
         self._pause = _SOON[0]

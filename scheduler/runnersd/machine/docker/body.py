@@ -36,8 +36,10 @@ How = Literal["cdi", "nvidia"]
 Entry = Literal["plain", "shell", "static"]
 
 
-def body(launch: Launch, *, how: How | None, runc: bool, entry: Entry, gate_folder: str = "") -> dict[str, Any]:
-    """What the engine is asked to create.
+def body(
+    launch: Launch, *, how: How | None, runc: bool, entry: Entry, gate_folder: str = "", staged: bool = False
+) -> dict[str, Any]:
+    """What the engine is asked to create; ``staged``: before the job has its turn.
 
     ``how`` is the engine's way to pass cards, ``runc`` whether it has a runtime of that name, ``entry`` what runs
     first: the payload, or the gate in ``gate_folder`` by the image's own shell or by a static one that lies there.
@@ -60,6 +62,7 @@ def body(launch: Launch, *, how: How | None, runc: bool, entry: Entry, gate_fold
             DATABASE: launch.run.database,
             JOB: str(launch.run.job),
             ATTEMPT: str(launch.run.attempt),
+            **({STAGED: "yes"} if staged else {}),
         },
         "StopSignal": "SIGTERM",
         "StopTimeout": max(1, math.ceil(launch.grace)),

@@ -20,9 +20,10 @@ from runnersd.machine.docker.errors import EngineError, NotFound
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.images import Images
 from runnersd.machine.docker.record import RecordFile
+from runnersd.machine.docker.staging import Staging
 from runnersd.machine.docker.surroundings import Surroundings
 from runnersd.machine.host import record as files
-from runnersd.model import EngineState, Image, ImageState, Launch, Outcome, Reason, RunName
+from runnersd.model import EngineState, GpuId, Image, ImageState, Launch, Outcome, Reason, RunName
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class DockerLauncher:
         self._around = Surroundings(
             self._connection, Path(state), boot=boot, gated=gated, private=private, owned=self._own
         )
+        self._staging = Staging(self._around)
+        self._around.take = self._staging.take
         self._images = Images(self._connection, time.time, lambda: self.changed())
         self._attempts: dict[RunName, ContainerAttempt] = {}
         self._by_container: dict[str, ContainerAttempt] = {}
@@ -98,6 +101,14 @@ class DockerLauncher:
         """See :class:`runnersd.machine.Containers`."""
         assert self._keeper is not None, "it is open"
         await asyncio.shield(self._keeper)
+
+    def stage(self, launches: Sequence[Launch]) -> None:
+        """See :class:`runnersd.machine.Containers`."""
+        self._staging.want(launches)
+
+    def claim(self, run: RunName, gpus: tuple[GpuId, ...]) -> None:
+        """See :class:`runnersd.machine.Containers`."""
+        self._staging.claim(run, gpus)
 
     # -- attempts ------------------------------------------------------------------------------------------------------
 
@@ -152,12 +163,13 @@ class DockerLauncher:
         if attempt is not None and not attempt.over.done():
             raise ValueError(f"cannot forget {run}: it is live")
         self._attempts.pop(run, None)
+        self._staging.drop(run)
         if attempt is not None and attempt.container is not None:
             self._by_container.pop(attempt.container, None)
             with contextlib.suppress(EngineError):
                 await self._connection.remove(attempt.container)
         path, out, _ = self._names(run)
-        Gate(self._around.gates / str(run)).remove()
+        (attempt.gate if attempt is not None else Gate(self._around.gates / str(run))).remove()
         await asyncio.to_thread(files.remove, [path, f"{out.removesuffix('.out')}.pos"])
 
     def supervisor(self, run: RunName) -> int | None:
@@ -185,6 +197,7 @@ class DockerLauncher:
             attempt.over.cancel()
         self._attempts.clear()
         self._by_container.clear()
+        await self._staging.close()
         await self._images.close()
         await self._connection.close()
 
@@ -257,6 +270,7 @@ class DockerLauncher:
             except* EngineError as errors:
                 self._around.lost(str(errors.exceptions[0]), time.time())
                 self._say(str(errors.exceptions[0]))
+            self._staging.forget_all()
             self._wake_all()
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
@@ -303,8 +317,14 @@ class DockerLauncher:
                 run = RunName(self._database, int(labels[body.JOB]), int(labels[body.ATTEMPT]))
             except (KeyError, ValueError):
                 continue  # somebody copied our label
-            if run not in self._attempts and RecordFile.find(self._names(run)[0]) is None:
-                await self._sweep_out(run, container, running=seen.get("State") == "running")
+            running = seen.get("State") == "running"
+            record = RecordFile.find(self._names(run)[0])
+            if body.STAGED in labels:
+                if not self._staging.has(container) and (record is None or record.said.container != container):
+                    await kernel.end(container)
+                    await self._connection.remove(container, force=running)
+            elif run not in self._attempts and record is None:
+                await self._sweep_out(run, container, running=running)
 
     async def _sweep_out(self, run: RunName, container: str, *, running: bool) -> None:
         row = await self.row(run)

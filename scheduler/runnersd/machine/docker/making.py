@@ -19,8 +19,12 @@ from runnersd.model import ContainerSpec, Launch, RunName
 class Making:
     """Makes the container of one launch."""
 
-    def __init__(self, run: RunName, launch: Launch, around: Surroundings, gate: Gate) -> None:
+    def __init__(
+        self, run: RunName, launch: Launch, around: Surroundings, gate: Gate, staged_as: str | None = None
+    ) -> None:
+        """``staged_as`` is its name where it is made early."""
         self._run, self._launch, self._around, self._gate = run, launch, around, gate
+        self._staged_as = staged_as
         self._found: list[paths.Found] = []
         self._body: dict[str, Any] | None = None
 
@@ -98,8 +102,8 @@ class Making:
             self._gate.build()
             await around.furnish(self._gate, entry)
         self._body = body.body(launch, how=around.state.cards, runc=around.runc, entry=entry,
-                               gate_folder=str(self._gate.folder))  # fmt: skip
-        name = body.name_of(self._run)
+                               gate_folder=str(self._gate.folder), staged=self._staged_as is not None)  # fmt: skip
+        name = self._staged_as or body.name_of(self._run)
         try:
             return await connection.create(name, self._body), entry != "plain"
         except Conflict:

@@ -3,7 +3,7 @@
 A file of JSON lines beside the attempt's logs, as host jobs have one:
 
     {"run", "boot", "spec"}                      made with O_EXCL: the name is taken, before anything is asked for
-    {"container": id, "gated": bool}             the engine has made it
+    {"container": id, "gated": bool, "gate"}     the engine has made it
     {"starting": [pid, start] | null}            its start is about to be asked for, of this engine process
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
     {"opened": time}                             the gate is about to be opened: from here on the payload may run
@@ -31,6 +31,7 @@ class Record:
     spec: str | None = None
     container: str | None = None
     gated: bool = False
+    gate: str | None = None  #: its folder, where that is not the attempt's own
     starting: bool = False
     instance: tuple[int, int] | None = None  #: the engine process that was asked to start it
     live_restore: bool = False

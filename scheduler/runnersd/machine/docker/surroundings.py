@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runnersd.machine.docker.body import Entry
 from runnersd.machine.docker.connection import Connection, Engine
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.instance import finds_hook
-from runnersd.model import EngineState, Image
+from runnersd.model import EngineState, Image, Launch
+
+if TYPE_CHECKING:
+    from runnersd.machine.docker.staging import Staged
 
 #: A static shell of the host's, for images that have none.
 STATIC_SHELL = Path("/bin/busybox")
@@ -47,6 +50,8 @@ class Surroundings:
         self.away_since: float | None = None
         self.log_max = 1 << 30
         self.owns = owned
+        self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
+        self._kept: set[asyncio.Task[Any]] = set()
         self._shells: dict[str, bool] = {}
 
     @property
@@ -74,6 +79,11 @@ class Surroundings:
         known = self.state
         seen = known.seen or os.path.exists(self.connection.socket)
         self.state = EngineState(why, known.cards, known.no_cards, seen=seen)
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Hold on to a task that nobody waits for, until it is done."""
+        self._kept.add(task)
+        task.add_done_callback(self._kept.discard)
 
     def entry(self, image: Image) -> Entry:
         """What runs first in containers of this image."""
@@ -133,3 +143,8 @@ def _booted_at() -> float:
         if line.startswith("btime "):
             return float(line.split()[1])
     return 0.0
+
+
+async def _nothing_staged(launch: Launch) -> Staged | None:
+    """Before there is anybody who stages."""
+    return None
