@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
@@ -150,10 +151,10 @@ class Proxy:
         self.upstream_open = 0
         self.clients_open = 0
         self._faults: list[Fault] = []
-        self._clients: dict[asyncio.Task[None], Stream] = {}
+        self._clients: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="docker-proxy", daemon=True)
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
 
     # -- for tests
 
@@ -211,39 +212,44 @@ class Proxy:
     def _do(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE)
 
+    # Not asyncio's server: closed between a connection's coming and its acceptance, that one loses the socket.
     async def _listen(self) -> None:
         self.socket.unlink(missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._client, self.socket)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.setblocking(False)
+        self._listener.bind(str(self.socket))
+        self._listener.listen(1024)
+        self._loop.add_reader(self._listener, self._accept, self._listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            task = self._loop.create_task(self._client(connection))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
             self.socket.unlink(missing_ok=True)
-        for client in self._clients.values():
-            client.abort()
+        await asyncio.sleep(0)  # every task has begun, and so closes its connection when cancelled
         clients = list(self._clients)
         for task in clients:
             task.cancel()
         await asyncio.gather(*clients, return_exceptions=True)
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = Stream(reader, writer)
-        task = asyncio.current_task()
-        assert task is not None
-        self._clients[task] = client
+    async def _client(self, connection: socket.socket) -> None:
         self.clients_open += 1
         try:
-            # Either side may close at any time; a task is cancelled when the proxy goes down.
-            with suppress(ConnectionError, asyncio.CancelledError):
-                while (head := await client.head()) is not None and await self._exchange(client, head):
-                    pass
+            # Either side may close, or not be there; a task is cancelled when the proxy goes down.
+            with suppress(OSError, asyncio.CancelledError):
+                async with connected(await asyncio.open_unix_connection(sock=connection)) as client:
+                    while (head := await client.head()) is not None and await self._exchange(client, head):
+                        pass
         finally:
-            del self._clients[task]
             self.clients_open -= 1
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
 
     async def _exchange(self, client: Stream, head: Head) -> bool:
         """One call. False when the connection cannot be used for another."""
@@ -261,6 +267,7 @@ class Proxy:
     async def _break(self, client: Stream, exchange: Exchange, request: bytes, fault: Fault | None) -> bool:
         what, held = (fault.what, fault.lifted) if fault is not None else (Hang(), asyncio.Event())
         exchange.fault = what
+        # To the end, even if the caller leaves meanwhile: the effect was promised.
         answer = await self._answer(exchange, request) if what.after_effect else None
         if isinstance(what, Disconnect):
             client.abort()
@@ -336,15 +343,24 @@ class Proxy:
     async def _engine(self) -> AsyncIterator[Stream]:
         if self.upstream is None:
             raise ConnectionRefusedError("no engine")
-        engine = Stream(*await asyncio.open_unix_connection(self.upstream))
         self.upstream_open += 1
         try:
-            yield engine
+            async with connected(await asyncio.open_unix_connection(self.upstream)) as engine:
+                yield engine
         finally:
             self.upstream_open -= 1
-            engine.abort()
-            with suppress(ConnectionError):
-                await engine.writer.wait_closed()
+
+
+@asynccontextmanager
+async def connected(ends: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> AsyncIterator[Stream]:
+    """A connection that is closed at the end: once all is sent, or at once when something went wrong."""
+    stream = Stream(*ends)
+    try:
+        yield stream
+        stream.writer.close()
+        await stream.writer.wait_closed()
+    finally:
+        stream.abort()
 
 
 async def before(wanted: Awaitable[Any], other: Awaitable[Any]) -> bool:

@@ -179,7 +179,7 @@ def test_a_stalled_stream_does_not_end_with_the_engines(proxy: Proxy, docker_eng
     container = created(docker_engine)
     docker_engine.api("POST", f"/containers/{container}/start")
     path = f"/containers/{container}/logs"
-    with following(proxy.socket, f"{path}?follow=1&stdout=1", timeout=2.0) as follower:
+    with following(proxy.socket, f"{path}?follow=1&stdout=1", timeout=1.0) as follower:
         (stream,) = proxy.streams("GET", path)
         stream.stall()
         docker_engine.api("POST", f"/containers/{container}/stop")
@@ -229,6 +229,7 @@ def test_without_an_engine_it_accepts_and_never_answers(tmp_path: Path) -> None:
     with Proxy(tmp_path / "proxy.sock") as proxy:
         with pytest.raises(TimeoutError):
             call(proxy.socket, "GET", "/_ping", timeout=0.3)
+        eventually("the first caller is forgotten", lambda: proxy.clients_open == 0)
         with socket.socket(socket.AF_UNIX) as silent:
             silent.connect(str(proxy.socket))
             eventually("it is accepted", lambda: proxy.clients_open == 1)
