@@ -152,6 +152,19 @@ def test_defaults_lie_under_every_job_and_mappings_merge(made: Files) -> None:
     )
 
 
+def test_a_matrix_lies_over_the_default_one_axis_by_axis(made: Files) -> None:
+    spec = made("""
+        defaults: {command: 'x ${{ matrix.a }}', matrix: {a: [1, 2], b: [3]}}
+        jobs:
+        - {name: both, matrix: {b: [4, 5]}}
+        - {name: none, command: x, matrix: null}
+        - {name: listed, matrix: [{a: 9}]}
+        """)
+    both = [f"both[a={a},b={b}]" for a in (1, 2) for b in (4, 5)]
+    assert names(spec) == [*both, "none", "listed[a=9]"]
+    assert spec.jobs[2].command == "x 2"
+
+
 def test_text_is_as_written_and_numbers_are_yamls(made: Files) -> None:
     (job,) = made("""
         - name: 2026

@@ -105,6 +105,17 @@ def test_a_value_lands_inside_its_scalar_whatever_it_holds(scanner: str) -> None
     assert values(node) == {"a": f"x {DIRECTORIES['DATA_DIRECTORY']}/y", "b": ["/cache", 1], "/cache": 2}
 
 
+def test_a_value_lands_unquoted_within_brackets_and_braces(scanner: str) -> None:
+    node = good("{a: ${CACHE_DIRECTORY}/x, b: [${CACHE_DIRECTORY}, -p ${DATA_DIRECTORY}/y], ${CACHE_DIRECTORY}: 1}")
+    assert values(node) == {"a": "/cache/x", "b": ["/cache", f"-p {DIRECTORIES['DATA_DIRECTORY']}/y"], "/cache": 1}
+
+
+def test_one_without_a_value_is_shown_as_it_was_written(scanner: str) -> None:
+    assert wrong("{a: 1,\n b: ${NUSSL_DIRECTORY}/x}") == [
+        "f.yml:2: b: ${NUSSL_DIRECTORY} has no value: set NUSSL_DIRECTORY in your environment, or in the daemon's config"
+    ]
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -18,7 +18,7 @@ from yaml.nodes import ScalarNode
 
 from runners.errors import Problem
 from runners.pipeline.fields import render, shown
-from runners.pipeline.substitution import grown, replace_directories
+from runners.pipeline.substitution import grown, masked, replace_directories, unmasked
 
 MAX_BYTES: Final = 4 << 20
 MAX_DEPTH: Final = 100
@@ -141,7 +141,7 @@ class _Composer:
         self.directories = directories
         self.add = add
         loader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-        self.events: Iterator[Any] = yaml.parse(text, Loader=loader)
+        self.events: Iterator[Any] = yaml.parse(masked(text), Loader=loader)
         self.path: list[str | int | None] = []  #: keys and positions on the way to the node being read; None is a key
         self.anchors: dict[str, Node | None] = {}
         self.nodes = 0
@@ -218,7 +218,7 @@ class _Composer:
     # -- scalars ------------------------------------------------------------------------------------------------------
 
     def scalar(self, event: Any, line: int) -> Scalar:
-        text: str = event.value
+        text = unmasked(event.value)
         tag = event.tag
         if tag is None or tag == "!":
             tag = _resolve(text) if event.implicit[0] and tag is None else _TAG + "str"

@@ -16,6 +16,23 @@ _PLACEHOLDER = re.compile(r"\$\{\{([^{}]*)\}\}")
 _MATRIX_KEY = re.compile(r"\s*matrix\.([A-Za-z0-9_-]+)\s*", re.ASCII)
 
 
+#: Stand around a directory's name while YAML is scanned: within `[ ]` and `{ }` a brace of `${X}` would end the text.
+_OPENS, _CLOSES = "\ue000", "\ue001"
+_MASKED = re.compile(_OPENS + "(" + "|".join(DIRECTORIES) + ")" + _CLOSES)
+
+
+def masked(source: str) -> str:
+    """A file's text in which the directories' placeholders are plain words to YAML, comments and quotes included."""
+    if "${" not in source or _OPENS in source or _CLOSES in source:
+        return source
+    return _DIRECTORY.sub(rf"{_OPENS}\1{_CLOSES}", source)
+
+
+def unmasked(text: str) -> str:
+    """The placeholders of a text out of a :func:`masked` file, as they were written."""
+    return _MASKED.sub(r"${\1}", text) if _OPENS in text else text
+
+
 def grown(text: str, values: Mapping[str, str]) -> int:
     """The most characters that a text can have once values are put into it. Millions of them must not be tried."""
     return len(text) + text.count("${") * max(map(len, values.values()), default=0)

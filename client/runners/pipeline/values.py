@@ -71,7 +71,7 @@ def read_values(file: str, table: Table, path: Path, only: Sequence[str] | None 
 
 
 def merged(under: Mapping[str, Value], own: Mapping[str, Value]) -> dict[str, Value]:
-    """An entry's values over its defaults, as `schema.with_defaults` merges plain ones."""
+    """An entry's values over its defaults, as `schema.with_defaults` merges plain ones; matrices axis by axis."""
     dropped = schema.overridden(own)
     out = {name: value for name, value in under.items() if name not in dropped}
     for name, value in own.items():
@@ -79,6 +79,8 @@ def merged(under: Mapping[str, Value], own: Mapping[str, Value]) -> dict[str, Va
         if name == "env" and below and isinstance(below.plain, dict) and isinstance(value.plain, dict):
             dynamic = value.dynamic or below.dynamic
             value = Value({**below.plain, **value.plain}, value.place, value.node, dynamic, below)
+        elif name == "matrix" and below and isinstance(below.node, Table) and isinstance(value.node, Table):
+            value = value._replace(node=Table(value.node.line, {**below.node.entries, **value.node.entries}))
         out[name] = value
     return out
 
