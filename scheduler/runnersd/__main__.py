@@ -16,8 +16,19 @@ from runnersd.logs import set_up
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the daemon. Exit status 0 when asked to stop, 1 when it could not go on, 2 for a wrong flag or file."""
-    flags = _parser().parse_args(argv)
+    """Run the daemon, or examine the machine for one.
+
+    Exit status 0 when asked to stop, 1 when it could not go on, 2 for a wrong flag or file; for `doctor` 1 when there
+    is a failure.
+    """
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    if flags.command == "doctor":
+        from runnersd.doctor.command import doctor
+
+        return doctor(config=flags.config, socket=flags.socket, state_dir=flags.state_dir, as_json=flags.json)
+    if flags.json:
+        parser.error("--json goes with doctor")
 
     def configured() -> Config:
         return load(config=flags.config, socket=flags.socket, state_dir=flags.state_dir, environ=os.environ)
@@ -47,10 +58,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="runnersd", description="Runs queued jobs on this machine's GPUs.")
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["doctor"],
+        help="doctor: examine this machine and say what mends it; runs nothing",
+    )
     parser.add_argument("--config", metavar="F", help="the configuration file")
     parser.add_argument("--socket", metavar="P", help="where to listen")
     parser.add_argument("--state-dir", metavar="D", help="where jobs, logs and results are kept")
     parser.add_argument("--check-config", action="store_true", help="say whether the configuration is right, and exit")
+    parser.add_argument("--json", action="store_true", help="with doctor: one JSON document and nothing else")
     parser.add_argument("--version", action="version", version=f"runnersd {runners.__version__}")
     return parser
 

@@ -24,6 +24,7 @@ class Card:
     capability: str = "9.0"
     mig: int = -1
     lost: bool = False
+    persistent: bool = True
 
     def line(self) -> str:
         """As the state file has it."""
@@ -31,6 +32,7 @@ class Card:
             f"gpu uuid={self.uuid} name={self.name.replace(' ', '_')} bus={self.bus} total={self.total}"
             f" used={self.used} reserved={self.reserved} util={self.utilization} temp={self.temperature}"
             f" power={round(self.power * 1000)} cc={self.capability} mig={self.mig} lost={int(self.lost)}"
+            f" persist={int(self.persistent)}"
         )
 
 

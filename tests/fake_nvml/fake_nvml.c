@@ -3,7 +3,7 @@
  *
  *   driver 570.86.15            nvml 12.570.86.15          cuda 12080
  *   gpu uuid=GPU-... name=NVIDIA_H100_80GB_HBM3 total=85520809984 used=0 reserved=0 util=0 memutil=0
- *       temp=33 power=70000 limit=700000 energy=0 bus=00000000:0A:00.0 minor=0 cc=9.0 mig=0|1|-1 lost=0
+ *       temp=33 power=70000 limit=700000 energy=0 bus=00000000:0A:00.0 minor=0 cc=9.0 mig=0|1|-1 lost=0 persist=1
  *   mig gpu=0 uuid=MIG-... name=... total=10200547328 used=0 reserved=0      (instances of a gpu with mig=1, in order)
  *   proc gpu=0 pid=123 mem=1073741824 [type=C|G|M] [mig=MIG-...]
  *   fault fn=nvmlDeviceGetUtil* [gpu=1] [ret=15] [delay=2500] [crash=1]
@@ -37,7 +37,7 @@ enum { OK=0, UNINIT=1, INVAL=2, NOTSUP=3, NOTFOUND=6, SMALL=7, NODRV=9, TIMEOUT=
 #define MBASE ((uintptr_t)0x6e770000u)   /* handles of MIG devices */
 #define MAXM 64
 
-struct gpu { char uuid[96], name[96], bus[32]; u64 total, used, reserved, energy; u32 util, memutil, temp, power, limit, minor, ccM, ccm; int mig, lost; };
+struct gpu { char uuid[96], name[96], bus[32]; u64 total, used, reserved, energy; u32 util, memutil, temp, power, limit, minor, ccM, ccm; int mig, lost, persist; };
 struct mig { char uuid[96], name[96]; int gpu; u64 total, used, reserved; };
 struct proc { int gpu; u32 pid; u64 mem; char type, mig[96]; };
 struct fault { char fn[80]; int gpu, ret, delay, crash; };
@@ -74,7 +74,7 @@ static void parse(FILE *f, struct state *s) {
       if (!kv(line, "bus", g->bus, sizeof g->bus)) snprintf(g->bus, sizeof g->bus, "00000000:%02X:00.0", i + 1);
       g->total = num(line, "total", 80ull << 30); g->used = num(line, "used", 0); g->reserved = num(line, "reserved", 0);
       g->util = num(line, "util", 0); g->memutil = num(line, "memutil", 0); g->temp = num(line, "temp", 33); g->power = num(line, "power", 70000);
-      g->limit = num(line, "limit", 700000); g->energy = num(line, "energy", 0); g->minor = num(line, "minor", i); g->mig = inum(line, "mig", -1); g->lost = inum(line, "lost", 0);
+      g->limit = num(line, "limit", 700000); g->energy = num(line, "energy", 0); g->minor = num(line, "minor", i); g->mig = inum(line, "mig", -1); g->lost = inum(line, "lost", 0); g->persist = inum(line, "persist", 1);
       g->ccM = 9; g->ccm = 0; if (kv(line, "cc", b, sizeof b)) sscanf(b, "%u.%u", &g->ccM, &g->ccm);
     } else if (!strncmp(line, "mig ", 4) && s->nm < MAXM) {
       struct mig *m = &s->m[s->nm]; int i = s->nm++;
@@ -192,7 +192,7 @@ ret_t nvmlDeviceGetDeviceHandleFromMigDeviceHandle(dev_t_ d, dev_t_ *o) { ENTERM
 ret_t nvmlDeviceGetGpuInstanceId(dev_t_ d, u32 *v) { ENTERM(nvmlDeviceGetGpuInstanceId); if (!m) return INVAL; *v = mx(d) + 1; return OK; }
 ret_t nvmlDeviceGetComputeInstanceId(dev_t_ d, u32 *v) { ENTERM(nvmlDeviceGetComputeInstanceId); if (!m) return INVAL; *v = 0; return OK; }
 ret_t nvmlDeviceGetCudaComputeCapability(dev_t_ d, int *major, int *minor) { ENTER(nvmlDeviceGetCudaComputeCapability); *major = g->ccM; *minor = g->ccm; return OK; }
-ret_t nvmlDeviceGetPersistenceMode(dev_t_ d, u32 *v) { ENTER(nvmlDeviceGetPersistenceMode); *v = 1; return OK; }
+ret_t nvmlDeviceGetPersistenceMode(dev_t_ d, u32 *v) { ENTER(nvmlDeviceGetPersistenceMode); *v = g->persist; return OK; }
 ret_t nvmlDeviceGetComputeMode(dev_t_ d, u32 *v) { ENTER(nvmlDeviceGetComputeMode); *v = 0; return OK; }
 struct fv { u32 id, scope; int64_t ts, lat; u32 type; ret_t ret; union { double d; u64 u; } v; };
 ret_t nvmlDeviceGetFieldValues(dev_t_ d, int n, struct fv *v) { ENTER(nvmlDeviceGetFieldValues); for (int k = 0; k < n; k++) v[k].ret = NOTSUP; return OK; }

@@ -25,6 +25,8 @@ PRAGMAS = (
     "PRAGMA mmap_size = 0",
     "PRAGMA trusted_schema = OFF",
 )
+#: The SQLite library that this Python has.
+SQLITE_VERSION = sqlite3.sqlite_version
 #: Codes of `sqlite3.Error` after which nothing in the file can be believed.
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 

@@ -42,6 +42,11 @@ def file_system(path: Path, mountinfo: str) -> str:
     return kind
 
 
+def is_network(kind: str) -> bool:
+    """Whether a file system of this type is, or may be, on a network."""
+    return kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE and kind != "fusectl")
+
+
 def refuse_network(path: Path, mountinfo: str) -> None:
     """Pass only if ``path`` is on a disk of this machine.
 
@@ -49,7 +54,7 @@ def refuse_network(path: Path, mountinfo: str) -> None:
         InvalidConfig: it is on a network file system, or on one that may be.
     """
     kind = file_system(path, mountinfo)
-    if kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE and kind != "fusectl"):
+    if is_network(kind):
         raise InvalidConfig(
             f"cannot keep state in {path}: it is on a network file system ({kind}), where a database is not safe; "
             "say a --state-dir on a disk of this machine"
