@@ -20,22 +20,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from benchmarks import supervisor_floor
+from benchmarks import containers, supervisor_floor
+from benchmarks.table import Row, printed
+from engine import Unavailable
 from fake_nvml import CannotBuild, FakeDriver, build
 from harness.daemon import ROOT, Daemon
-
-
-class Row(NamedTuple):
-    """One line of the table."""
-
-    key: str
-    what: str
-    ours: str
-    floor: str
-    ratio: str
-    wanted: str
 
 
 @contextmanager
@@ -202,25 +193,29 @@ def run_floor(*words: str) -> dict[str, float]:
         return supervisor_floor.floor(folder, *words)
 
 
-PARTS: dict[str, Callable[[], list[Row]]] = {"a": throughput, "b": hand_off, "c": submission, "f": idle}
+PARTS: dict[str, Callable[[], list[Row]]] = {
+    "a": throughput,
+    "b": hand_off,
+    "c": submission,
+    "f": idle,
+    "g": containers.throughput,
+    "h": containers.hand_off,
+}
 
 
 def main() -> None:
     """Run the parts asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="a,b,c,f", help="which parts; c measures d and e too")
+    parser.add_argument("--only", default="a,b,c,f,g,h", help="which parts; c measures d and e too, h measures i")
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     flags = parser.parse_args()
     rows: list[Row] = []
     for key in flags.only.split(","):
         try:
             rows += PARTS[key]()
-        except CannotBuild as missing:
+        except (CannotBuild, Unavailable) as missing:
             rows.append(Row(key, f"not measured: {missing}", "-", "-", "-", "-"))
-    table = [Row("", "what", "ours", "floor", "ratio", "wanted"), *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(6)]
-    for row in table:
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    print(printed(rows))
     if flags.json:
         flags.json.write_text(json.dumps([row._asdict() for row in rows], indent=2))
 

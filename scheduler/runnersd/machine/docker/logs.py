@@ -47,29 +47,27 @@ class LogCopy:
         pause, longest = _AGAIN
         try:
             while True:
-                engine = self._connection.engine
-                whole = False
+                # An engine may end a stream that it follows before the last lines are in it. What is asked for once
+                # the container is known to have ended is whole.
+                last = ended.is_set()
                 try:
-                    await self._copy(follow=not ended.is_set())
-                    whole = engine is self._connection.engine
+                    await self._copy(follow=not last)
                     pause = _AGAIN[0]
                 except NotFound:
                     return  # removed by hand: what was copied is what there is
                 except EngineError as error:
-                    if ended.is_set():
+                    if last:
                         log.warning("the last output of container %s may be missing: %s", self._container[:12], error)
                         return
                 except ValueError as error:
                     log.warning("container %s: %s; the rest of its output is left out", self._container[:12], error)
                     self.truncated = True
                     return
-                if ended.is_set():
+                if last:
                     return
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await ended.wait()
-                if whole and ended.is_set():
-                    return  # the stream ended because the container had
                 pause = min(pause * 2, longest)
         finally:
             self.close()
