@@ -6,7 +6,7 @@ from engine.api import Answer, call, following
 from engine.engine import CARDS, Engine
 from engine.images import BARE, PROGRAM, SHELL
 from engine.proxy import Delay, Disconnect, Hang, Proxy, Reply
-from engine.requirements import Unavailable, require_tools
+from engine.requirements import Unavailable, cards_are_isolated, require_tools
 
 __all__ = [
     "BARE",
@@ -22,6 +22,7 @@ __all__ = [
     "Reply",
     "Unavailable",
     "call",
+    "cards_are_isolated",
     "following",
     "require_tools",
 ]

@@ -67,11 +67,16 @@ class Engine:
     """An engine in ``directory``: a context manager that starts it and, at the end, kills all that is left.
 
     With it go its containers, running or frozen, its mounts, namespaces and control groups, even when this process is
-    killed. Its network has no bridge: containers get `none`, or `host`, which is the engine's own and leads nowhere.
+    killed. Its network leads nowhere. Without a ``bridge`` a container that asks for one has a loopback device only.
     """
 
     def __init__(
-        self, directory: Path, *, config: Mapping[str, Any] | None = None, cards: Mapping[str, int] | None = None
+        self,
+        directory: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        cards: Mapping[str, int] | None = None,
+        bridge: bool = False,
     ) -> None:
         """``config`` is the engine's daemon.json; ``cards`` a GPU hook with these fake cards, uuid to minor."""
         self.directory = directory
@@ -79,6 +84,7 @@ class Engine:
         self.config = dict(config or {})
         self.group = f"runners-test-{uuid.uuid4().hex[:12]}"
         self._hook = cards is not None
+        self._bridge = bridge
         self._keeper: subprocess.Popen[str] | None = None
         self._containerd: Process | None = None
         self._dockerd: Process | None = None
@@ -249,9 +255,15 @@ class Engine:
         self.import_image(images.BARE, shell=False)
 
     def remove_containers(self) -> None:
-        """Every container, whatever it does."""
+        """Every container, whatever it does.
+
+        Raises:
+            Failed: the engine cannot remove one.
+        """
         for container in self.api("GET", "/containers/json?all=1").json:
-            self.api("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+            gone = self.api("DELETE", f"/containers/{container['Id']}?force=1&v=1")
+            if gone.status not in (204, 404, 409):  # 409: its removal is already under way
+                raise Failed(f"cannot remove {container['Names']}: {gone.status} {gone.body.decode()}")
 
     @contextmanager
     def leaving_no_containers(self) -> Iterator[Self]:
@@ -332,7 +344,8 @@ class Engine:
             *("--config-file", base / "daemon.json", "--host", f"unix://{self.socket}"),
             *("--containerd", base / "containerd.sock", "--pidfile", base / "docker.pid"),
             *("--data-root", base / "data", "--exec-root", base / "exec"),
-            *("--bridge", "none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"),
+            *("--iptables=false", "--ip-forward=false", "--ip-masq=false"),
+            *(() if self._bridge else ("--bridge", "none")),
             *("--exec-opt", "native.cgroupdriver=cgroupfs", "--cgroup-parent", f"/{self.group}"),
         )
 

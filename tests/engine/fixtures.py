@@ -52,16 +52,22 @@ def new_docker_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """Makes engines of the test's own, running, with the images SHELL and BARE: to kill, stop and restart.
 
     Arguments: ``config``, the engine's daemon.json, as {"live-restore": True}; ``cards``, uuid to minor, None for no
-    GPU hook.
+    GPU hook; ``bridge``, for a network between containers.
     """
     check_docker()
     with ExitStack() as engines:
         made = 0
 
-        def make(*, config: Mapping[str, Any] | None = None, cards: Mapping[str, int] | None = CARDS) -> Engine:
+        def make(
+            *,
+            config: Mapping[str, Any] | None = None,
+            cards: Mapping[str, int] | None = CARDS,
+            bridge: bool = False,
+        ) -> Engine:
             nonlocal made
             made += 1
-            engine = engines.enter_context(Engine(tmp_path / f"engine{made}", config=config, cards=cards))
+            directory = tmp_path / f"engine{made}"
+            engine = engines.enter_context(Engine(directory, config=config, cards=cards, bridge=bridge))
             engine.import_standard_images()
             return engine
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 #: A command, and Debian's package that has it.
 TOOLS = {
@@ -34,6 +35,11 @@ def require_tools() -> None:
     missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool, path=search_path()) is None})
     if missing:
         raise Unavailable(f"an engine needs {', '.join(missing)}: run tests/install-packages.sh as root")
+
+
+def cards_are_isolated() -> bool:
+    """The GPU hook can grant a container one card and not another: the kernel has the devices controller of old."""
+    return Path("/sys/fs/cgroup/devices/cgroup.procs").exists()
 
 
 def search_path() -> str:

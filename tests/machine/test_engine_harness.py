@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from engine import BARE, CARDS, PROGRAM, SHELL, Engine
+import pytest
+
+from engine import BARE, CARDS, PROGRAM, SHELL, Engine, cards_are_isolated
 from engine.keeper import hierarchies
 from harness.daemon import eventually
 
@@ -44,6 +46,7 @@ def test_an_image_with_a_shell_and_one_without_run(docker_engine: Engine) -> Non
     assert tool.stdout.split() == ["lab", "1234", "5678", "/tmp"]
 
 
+@pytest.mark.skipif(not cards_are_isolated(), reason="the GPU hook needs the devices controller of cgroup version 1")
 def test_a_container_opens_the_cards_it_was_given_and_no_other(docker_engine: Engine) -> None:
     made = docker_engine.docker(
         "create", "--gpus", f"device={SECOND}", SHELL, "sh", "-c",
@@ -68,6 +71,16 @@ def test_without_the_hook_there_is_no_gpu_path(new_docker_engine: Callable[..., 
     assert "could not select device driver" in refused.stderr
 
 
+def test_an_engine_with_a_bridge_connects_containers(new_docker_engine: Callable[..., Engine]) -> None:
+    engine = new_docker_engine(bridge=True)
+    server = engine.docker("run", "-d", SHELL, "sh", "-c", "echo hello | nc -l -p 80").stdout.strip()
+    address = engine.api("GET", f"/containers/{server}/json").json["NetworkSettings"]["IPAddress"]
+
+    got = engine.docker("run", "--rm", SHELL, "sh", "-c", f"until nc {address} 80 </dev/null; do usleep 10000; done")
+
+    assert got.stdout == "hello\n"
+
+
 def test_containers_outlive_a_killed_engine_and_are_known_to_the_next(
     new_docker_engine: Callable[..., Engine],
 ) -> None:
@@ -78,6 +91,7 @@ def test_containers_outlive_a_killed_engine_and_are_known_to_the_next(
     first = engine.pid
 
     engine.kill()
+    assert "terminated" not in engine.log(), "it was not killed but asked"
     assert engine.pids(long) == [payload]
     os.kill(engine.pids(short)[0], signal.SIGTERM)
     engine.start()
@@ -86,6 +100,7 @@ def test_containers_outlive_a_killed_engine_and_are_known_to_the_next(
     assert engine.api("GET", f"/containers/{long}/json").json["State"]["Pid"] == payload
     assert engine.api("POST", f"/containers/{short}/wait").json["StatusCode"] == 6
     engine.restart()
+    assert "Processing signal 'terminated'" in engine.log(lines=1000)
     assert engine.pids(long) == [payload]
 
 
@@ -120,6 +135,7 @@ def test_nothing_is_left_of_running_and_frozen_containers(tmp_path: Path, docker
     assert docker_engine.api("GET", "/_ping").status == 200  # another engine is another matter
 
 
+@pytest.mark.usefixtures("docker_engine")  # skips where there can be none
 def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
     victim = (
         "import sys; from pathlib import Path; from engine import *; e = Engine(Path(sys.argv[1])); e.start();"
