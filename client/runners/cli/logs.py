@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 
-from runners.api import JobDetailView
+from runners.api import WAITING, JobDetailView
 from runners.client import Client
 from runners.errors import InvalidRequest
 from runners.following import follow as changes_of
 
 from . import streams
 from .options import Words
+
+#: Seconds between looks at why a job still waits.
+NEWS_EVERY = 1.0
 
 
 def logs(words: Words) -> int:
@@ -26,7 +29,6 @@ def logs(words: Words) -> int:
     if not view["attempt"]:
         if not go_on:
             raise InvalidRequest(f"cannot show the output of job {id}: it is {view['state']}, {view['reason']['text']}")
-        sys.stderr.write(f"job {id} is {view['state']}: {view['reason']['text']}\n")
     try:
         if not go_on:
             streams.copy(client, id, asked or view["attempt"], tail)
@@ -52,8 +54,15 @@ def _to_the_end(client: Client, view: JobDetailView, tail: int | None) -> None:
 
 
 def _at_attempt(client: Client, id: int, attempt: int) -> JobDetailView:
-    """The job, once it has come so far, or is over."""
-    for change in changes_of(client, [id]):
-        if change is not None and change["attempt"] >= attempt:
+    """The job, once it has come so far, or is over. What it waits for is said meanwhile (the pull of its image, say)."""
+    said = ""
+    for change in changes_of(client, [id], tick=NEWS_EVERY):
+        if change is not None and change["attempt"] >= attempt and change["state"] not in WAITING:
             break
+        view = streams.job_of(client, id)
+        why = f"job {id} is {view['state']}: {view['reason']['text']}"
+        if view["state"] in WAITING and why != said:
+            said = why
+            sys.stderr.write(f"{why}\n")
+            sys.stderr.flush()
     return streams.job_of(client, id)
