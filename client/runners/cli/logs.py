@@ -26,9 +26,8 @@ def logs(words: Words) -> int:
     if asked is not None and not 0 < asked <= view["attempt"]:
         had = f"its attempts are 1 to {view['attempt']}" if view["attempt"] else "it has not been started"
         raise InvalidRequest(f"cannot show attempt {asked} of job {id}: {had}")
-    if not view["attempt"]:
-        if not go_on:
-            raise InvalidRequest(f"cannot show the output of job {id}: it is {view['state']}, {view['reason']['text']}")
+    if not view["attempt"] and not go_on:
+        raise InvalidRequest(f"cannot show the output of job {id}: it is {view['state']}, {view['reason']['text']}")
     try:
         if not go_on:
             streams.copy(client, id, asked or view["attempt"], tail)
@@ -54,7 +53,7 @@ def _to_the_end(client: Client, view: JobDetailView, tail: int | None) -> None:
 
 
 def _at_attempt(client: Client, id: int, attempt: int) -> JobDetailView:
-    """The job, once it has come so far, or is over. What it waits for is said meanwhile (the pull of its image, say)."""
+    """The job, once it has come so far, or is over. What it waits for (its image, say) is said meanwhile."""
     said = ""
     for change in changes_of(client, [id], tick=NEWS_EVERY):
         if change is not None and change["attempt"] >= attempt and change["state"] not in WAITING:

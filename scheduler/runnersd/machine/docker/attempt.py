@@ -56,14 +56,13 @@ class ContainerAttempt:
     """``launch`` is None where only its end is waited for. ``record`` is its own; ``base`` the path of its logs."""
 
     def __init__(
-        self, run: RunName, record: RecordFile, base: str, around: Surroundings, launch: Launch | None, grace: float
+        self, run: RunName, record: RecordFile, base: str, around: Surroundings, launch: Launch | None
     ) -> None:
         loop = asyncio.get_running_loop()
         self.run, self.record, self.launch = run, record, launch
         self.started: asyncio.Future[float | LaunchFailed] = loop.create_future()
         self.over: asyncio.Future[Outcome] = loop.create_future()
         self.stopping = _Stop()
-        self._grace = launch.grace if launch is not None else grace
         self._base = base
         self._around = around
         self.gate = Gate(Path(record.said.gate) if record.said.gate else around.gates / str(run))
@@ -326,8 +325,8 @@ class ContainerAttempt:
 
     def _copy_output(self) -> None:
         if self._copying is None and self.container is not None:
-            limit = self.launch.log_max if self.launch is not None else self._around.log_max
-            self._logs = LogCopy(self._connection, self.container, f"{self._base}.out", f"{self._base}.err", limit)
+            out, err = f"{self._base}.out", f"{self._base}.err"
+            self._logs = LogCopy(self._connection, self.container, out, err, self.record.said.log_max)
             self._copying = asyncio.get_running_loop().create_task(self._logs.follow(self._ended))
 
     # -- stopping ------------------------------------------------------------------------------------------------------
@@ -344,7 +343,7 @@ class ContainerAttempt:
         now = asyncio.get_running_loop().time()
         if not stop.told:
             stop.told = True
-            stop.kill_at = now if stop.at_once else now + self._grace
+            stop.kill_at = now if stop.at_once else now + self.record.said.grace
             if not stop.at_once:
                 await self.signal(signal.SIGTERM)
         if now >= stop.kill_at:

@@ -124,7 +124,7 @@ class DockerLauncher:
         """See :class:`runnersd.machine.Launcher`. Without a record it is lost, and what lives of it is ended."""
         attempt = self._find(run)
         if attempt is None:
-            made = self._make(run, spec=None)
+            made = self._make(run, None)
             if made is None:
                 attempt = self._find(run)
             else:
@@ -138,7 +138,7 @@ class DockerLauncher:
         """See :class:`runnersd.machine.Launcher`. Without a record it gets one, so that it can never start."""
         attempt = self._find(run)
         if attempt is None:
-            made = self._make(run, spec=None)
+            made = self._make(run, None)
             if made is not None:
                 made.add(stopped="It was stopped before it was started.")
                 return
@@ -206,14 +206,17 @@ class DockerLauncher:
     def _names(self, run: RunName) -> tuple[str, str, str]:
         return files.names(self._directory, run.job, run.attempt)
 
-    def _make(self, run: RunName, spec: str | None) -> RecordFile | None:
+    def _make(self, run: RunName, launch: Launch | None) -> RecordFile | None:
         path = self._names(run)[0]
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return RecordFile.make(path, run=str(run), boot=self._around.boot, spec=spec)
+        first: dict[str, Any] = {"run": str(run), "boot": self._around.boot}
+        if launch is not None and launch.container is not None:
+            first |= {"spec": launch.container.image.id, "grace": launch.grace, "log_max": launch.log_max}
+        return RecordFile.make(path, **first)
 
     def _begin(self, launch: Launch) -> ContainerAttempt:
         try:
-            made = self._make(launch.run, spec=launch.container.image.id if launch.container else None)
+            made = self._make(launch.run, launch)
         except OSError as error:
             raise LaunchFailed(f"cannot write the record of {launch.run}: {error.strerror}") from error
         found = made or RecordFile.find(self._names(launch.run)[0])
@@ -232,7 +235,7 @@ class DockerLauncher:
 
     def _know(self, run: RunName, found: RecordFile, launch: Launch | None, *, fresh: bool) -> ContainerAttempt:
         base = self._names(run)[1].removesuffix(".out")
-        attempt = self._attempts[run] = ContainerAttempt(run, found, base, self._around, launch, grace=10.0)
+        attempt = self._attempts[run] = ContainerAttempt(run, found, base, self._around, launch)
         if found.said.container is not None:
             self._own(found.said.container, attempt)
         task = asyncio.get_running_loop().create_task(attempt.see_through(fresh=fresh), name=str(run))

@@ -48,7 +48,6 @@ class Surroundings:
         self.private = tuple(private)
         self.state = EngineState(seen=os.path.exists(connection.socket))
         self.away_since: float | None = None
-        self.log_max = 1 << 30
         self.owns = owned
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
         self._kept: set[asyncio.Task[Any]] = set()
