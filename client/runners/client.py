@@ -151,9 +151,10 @@ class Client:
         """Change a queued job's keys, or a running one's time limit and name."""
         return self._jobs("PATCH", f"/v1/jobs/{_segment(id)}", dict(changes))
 
-    def retry(self, id: int | str) -> dict[str, Any]:
-        """A new pipeline of the unsuccessful jobs; the answer is that of :meth:`submit`."""
-        answer: dict[str, Any] = self.call("POST", f"/v1/jobs/{_segment(id)}/retry")
+    def retry(self, id: int | str, only: Sequence[int] = ()) -> dict[str, Any]:
+        """A new pipeline of the unsuccessful jobs (of a pipeline, these ``only``); answers as :meth:`submit` does."""
+        body = {"jobs": ",".join(map(str, only))} if only else None
+        answer: dict[str, Any] = self.call("POST", f"/v1/jobs/{_segment(id)}/retry", body)
         return answer
 
     def drain(self, gpu: str, reason: str = "") -> GpuView:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
@@ -47,7 +48,8 @@ def admit(
     problems: list[Problem] = []
     total = 0
     submissions = [replace(one, pipeline=_with_images(one, limits)) for one in submissions]
-    for submission in submissions:
+    for place, submission in enumerate(submissions):
+        within = f"pipelines[{place}]." if len(submissions) > 1 else ""
         jobs = submission.pipeline.jobs
         total += len(jobs)
         if len(jobs) > limits.max_per_pipeline:
@@ -59,7 +61,7 @@ def admit(
         for number, spec in enumerate(jobs):
             if spec.priority > 0 and not operator:
                 raise NotAllowed(f"cannot give {spec.name} the priority {spec.priority}: above 0 needs an operator")
-            problems += _problems(spec, f"jobs[{number}]", inventory, limits)
+            problems += _problems(spec, f"{within}jobs[{number}]", inventory, limits)
     if problems:
         raise InvalidPipeline("cannot submit: this machine could never run it", problems)
     if queued + total > limits.max_queued:
@@ -74,7 +76,7 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
     found: list[Problem] = []
 
     def say(key: str, message: str) -> None:
-        found.append(Problem(f"{path}.{key}", f"{spec.name}: {message}"))
+        found.append(Problem(f"{path}.{key}", message))
 
     if spec.run_in == "container":
         _check_container(spec, limits, say)
@@ -120,12 +122,11 @@ def _check_cards(spec: JobSpec, inventory: Inventory, say: Callable[[str, str], 
     if len(fitting) < spec.num_gpus:
         key = "gpus" if spec.gpus else "gpu_model" if spec.gpu_model else "gpu_memory"
         wish = {
-            "gpus": f"the cards {', '.join(spec.gpus)}",
-            "gpu_model": f"cards named like {spec.gpu_model}",
-            "gpu_memory": f"cards with {format_size(spec.gpu_memory or 0)}",
+            "gpus": f"{'card' if len(spec.gpus) == 1 else 'cards'} {', '.join(spec.gpus)}",
+            "gpu_model": f"{_cards(spec.num_gpus)} named like {spec.gpu_model}",
+            "gpu_memory": f"{_cards(spec.num_gpus)} with {format_size(spec.gpu_memory or 0)}",
         }[key]
-        have = ", ".join(f"{gpu.index}: {gpu.name}" for gpu in inventory.gpus[:8])
-        say(key, f"asks for {spec.num_gpus} of {wish}; this machine has {len(fitting)} such (it has {have})")
+        say(key, f"asks for {wish}; this machine has {len(fitting) or 'none'} such among its {_kinds(inventory)}")
 
 
 def _check_needs(pipeline: PipelineSpec) -> None:
@@ -163,6 +164,16 @@ def _with_defaults(pipeline: PipelineSpec, limits: Limits) -> PipelineSpec:
         return pipeline
     jobs = tuple(replace(job, time_limit=default) if job.time_limit is None else job for job in pipeline.jobs)
     return replace(pipeline, jobs=jobs)
+
+
+def _kinds(inventory: Inventory) -> str:
+    """`8 cards: 6 of NVIDIA H100 with 80GiB, 2 of NVIDIA A100 with 40GiB`."""
+    kinds = Counter((gpu.name, gpu.memory_total) for gpu in inventory.gpus)
+    listed = [
+        f"{count} of {name}" + (f" with {format_size(total)}" if total else "")
+        for (name, total), count in kinds.most_common(8)
+    ]
+    return f"{_cards(len(inventory.gpus))}: {', '.join(listed)}"
 
 
 def _cards(count: int) -> str:

@@ -51,9 +51,8 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
     if world.low_disk is not None:
         return Reason(Code.LOW_DISK, world.low_disk)
     if not progress.below_limit:
-        return Reason(
-            Code.PIPELINE_LIMIT, f"{progress.live} jobs of this pipeline run, its num_jobs is {job.pipeline.num_jobs}"
-        )
+        running = "1 job of this pipeline runs" if progress.live == 1 else f"{progress.live} jobs of this pipeline run"
+        return Reason(Code.PIPELINE_LIMIT, f"{running}, its num_jobs is {job.pipeline.num_jobs}")
     blocked = plan.blocked.get(shape_of(job))
     if blocked is not None:
         return blocked
@@ -67,7 +66,7 @@ def _stopping(job: Job, now: float) -> Reason:
         return Reason(
             Code.STUCK, f"{cause}; its processes do not die ({late:.0f} s past their grace), its cards stay held"
         )
-    return Reason(Code.STOPPING, f"stopping: {cause}")
+    return Reason(Code.STOPPING, cause)
 
 
 def _on_cards(job: Job) -> str:

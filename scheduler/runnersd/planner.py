@@ -320,7 +320,8 @@ class _Walk:
     def _machine(self, job: Job) -> Reason | None:
         """Whether the machine's limit, CPUs or memory keep the job from starting."""
         if self._running >= self.world.max_running:
-            return Reason(Code.RUNNING_LIMIT, f"{self._running} jobs run, the most this machine runs at once")
+            running = "1 job runs" if self._running == 1 else f"{self._running} jobs run"
+            return Reason(Code.RUNNING_LIMIT, f"{running}, the most at once on this machine (jobs.max_running)")
         # A job that names no CPUs is counted, but never held back for them: its cards would idle.
         wants = ((Code.NO_CPUS, job.spec.cpus, self._cpus), (Code.NO_MEMORY, job.spec.memory, self._memory))
         for code, wanted, left in wants:
@@ -334,7 +335,8 @@ class _Walk:
             if wanted > left:
                 self._waiting_for[code] = job
                 if code is Code.NO_CPUS:
-                    return Reason(code, f"needs {wanted:g} CPUs: {max(left, 0):g} of {self.world.cpus:g} free")
+                    cpus = "1 CPU" if wanted == 1 else f"{wanted:g} CPUs"
+                    return Reason(code, f"needs {cpus}: {max(left, 0):g} of {self.world.cpus:g} free")
                 free = format_size(max(int(left), 0))
                 return Reason(code, f"needs {format_size(int(wanted))} of memory: {free} free")
         return None

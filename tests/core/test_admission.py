@@ -28,9 +28,21 @@ def admitted(*specs: JobSpec, inventory: Inventory | None = None, limits: Limits
     ("keys", "path", "words"),
     [
         ({"num_gpus": 3}, "jobs[0].num_gpus", "asks for 3 cards, this machine has 2"),
-        ({"num_gpus": 1, "gpus": ("5",)}, "jobs[0].gpus", "the cards 5"),
-        ({"num_gpus": 1, "gpu_model": "*A100*"}, "jobs[0].gpu_model", "named like *A100*"),
-        ({"num_gpus": 1, "gpu_memory": 100 * GIB}, "jobs[0].gpu_memory", "cards with 100"),
+        (
+            {"num_gpus": 1, "gpus": ("5",)},
+            "jobs[0].gpus",
+            "asks for card 5; this machine has none such among its 2 cards: 2 of ",
+        ),
+        (
+            {"num_gpus": 1, "gpu_model": "*A100*"},
+            "jobs[0].gpu_model",
+            "asks for 1 card named like *A100*; this machine has none such",
+        ),
+        (
+            {"num_gpus": 1, "gpu_memory": 100 * GIB},
+            "jobs[0].gpu_memory",
+            "asks for 1 card with 100GiB; this machine has none such among its 2 cards: 2 of ",
+        ),
         ({"cpus": 9.0}, "jobs[0].cpus", "asks for 9 CPUs, this machine has 8"),
         ({"memory": 65 * GIB}, "jobs[0].memory", "this machine has 64"),
         ({"run_in": "container"}, "jobs[0].run_in", "run_in: host"),
@@ -48,6 +60,15 @@ def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(InvalidPipeline) as refused:
         admitted(spec("a", num_gpus=3), spec("b", cpus=99.0), spec("c"))
     assert [problem.path for problem in refused.value.problems] == ["jobs[0].num_gpus", "jobs[1].cpus"]
+
+
+def test_among_several_pipelines_a_problem_says_which() -> None:
+    with pytest.raises(InvalidPipeline) as refused:
+        admit(
+            [submission(spec("a")), submission(spec("b"), spec("c", cpus=99.0))], cards(2), LIMITS, queued=0,
+            operator=False,
+        )  # fmt: skip
+    assert [problem.path for problem in refused.value.problems] == ["pipelines[1].jobs[1].cpus"]
 
 
 def test_no_driver_is_named_where_there_are_no_cards() -> None:

@@ -124,9 +124,9 @@ def test_validate_and_dry_run_queue_nothing(daemon: Daemon, tmp_path: Path) -> N
 def test_what_the_machine_could_never_run_names_the_file(daemon: Daemon, tmp_path: Path) -> None:
     file = pipeline(tmp_path, "command: 'true'\nnum_gpus: 900\n", "huge.yml")
     good = pipeline(tmp_path, "command: 'true'\n", "good.yml")
-    assert "huge.yml: jobs[0].num_gpus: " in err(daemon.run("submit", file, cwd=tmp_path), 2)
+    assert "huge.yml:2: num_gpus: " in err(daemon.run("submit", file, cwd=tmp_path), 2)
     said = err(daemon.run("submit", good, file, cwd=tmp_path), 2)
-    assert "jobs[0].num_gpus: " in said
+    assert "huge.yml:2: num_gpus: " in said
     assert "good.yml" not in said
 
 
@@ -203,6 +203,37 @@ def test_retry_is_a_new_pipeline(daemon: Daemon) -> None:
     assert made["pipeline"] != of
     assert daemon.wait(made["jobs"][0]["id"])[0]["exit_code"] == 9
     assert "bad" in out(daemon.run("retry", str(bad)))
+
+
+def test_jobs_of_one_pipeline_are_retried_together(daemon: Daemon) -> None:
+    good, first, second = daemon.submit(
+        {"name": "good", "command": "true"},
+        {"name": "first", "command": "sleep 0.3; false"},
+        {"name": "second", "command": "false", "needs": [{"job": "first", "on": "finished"}]},
+    )
+    (other,) = daemon.submit({"name": "other", "command": "false"})
+    daemon.wait(good, first, second, other)
+    made = json.loads(out(daemon.run("retry", str(second), str(other), str(first), "--json")))["pipelines"]
+    assert sorted([job["name"] for job in one["jobs"]] for one in made) == [["first", "second"], ["other"]]
+    ids = next([job["id"] for job in one["jobs"]] for one in made if len(one["jobs"]) == 2)
+    before, after = daemon.wait(*ids)
+    assert after["started_at"] >= before["finished_at"]
+
+
+def test_what_only_the_daemon_knows_is_said_of_a_files_line(daemon: Daemon, tmp_path: Path) -> None:
+    pipeline(
+        tmp_path,
+        "- {command: x, matrix: {a: [1, 2, 3]}}\n- name: many\n  command: x\n  matrix: {a: [1, 2]}\n  cpus: 99999\n",
+        "inner.yml",
+    )
+    outer = pipeline(tmp_path, "jobs:\n- pipeline: inner.yml\n- command: x\n  num_gpus: 1000\n")
+    good = pipeline(tmp_path, "command: x", "good.yml")
+    for words in ([outer], [good, outer]):
+        assert err(daemon.run("submit", *words, cwd=tmp_path), 2).splitlines()[1:] == [
+            f"inner.yml:5: [1].cpus: asks for 99999 CPUs, this machine has {len(os.sched_getaffinity(0))}",
+            "work.yml:4: jobs[1].num_gpus: asks for 1000 cards, this machine has 0 "
+            "(no cards: libnvidia-ml.so.1 is not found; jobs that need none run as ever)",
+        ]
 
 
 def test_no_such_job_is_exit_5(daemon: Daemon) -> None:

@@ -192,7 +192,7 @@ def test_run_says_why_it_waits_and_hands_over_ctrl_c(daemon: Daemon, start: Star
     terminal = start(
         "run", "--", "sh", "-c", "trap 'echo caught; exit 3' INT; echo begun; while :; do sleep 0.02; done"
     )
-    terminal.until("is queued: 1 jobs run")
+    terminal.until("is queued: 1 job runs")
     daemon.client().cancel(first, now=True)
     terminal.until("begun")
     assert "\r\x1b[Kbegun" in terminal.shown, "the note is gone when the job speaks"

@@ -277,6 +277,11 @@ async def test_retrying_makes_a_pipeline_of_what_ended_badly(daemon: Served) -> 
     assert answer.json == {"pipeline": "p2", "jobs": [{"id": 4, "name": "b"}, {"id": 5, "name": "c"}]}
     assert [job["name"] for job in (await daemon.ask("POST", "/v1/jobs/3/retry")).json["jobs"]] == ["c"]
     assert (await daemon.ask("POST", "/v1/jobs/1/retry")).status == 409
+    chosen = await daemon.ask("POST", "/v1/jobs/p1/retry", {"jobs": "3,2"})
+    assert [job["name"] for job in chosen.json["jobs"]] == ["b", "c"]
+    assert (await daemon.ask("POST", "/v1/jobs/p1/retry", {"jobs": "1,2"})).status == 409
+    for path, jobs in (("p1", "4"), ("p1", "p1"), ("p1", ""), ("p1", [2]), ("2", "2")):
+        assert (await daemon.ask("POST", f"/v1/jobs/{path}/retry", {"jobs": jobs})).status == 400, (path, jobs)
 
 
 # -- cards and the daemon ----------------------------------------------------------------------------------------------
@@ -307,7 +312,7 @@ async def test_a_busy_daemon_stops_only_with_its_jobs_or_when_idle(daemon: Serve
     await daemon.submit("forever")
     await daemon.until_state(1, "running")
     refused = await daemon.ask("POST", "/v1/daemon/shutdown")
-    assert refused.status == 409 and "1 job" in refused.json["detail"]
+    assert refused.status == 409 and "1 running" in refused.json["detail"]
     assert not daemon.engine.stopping.is_set()
     later = await daemon.ask("POST", "/v1/daemon/shutdown", {"when_idle": True})
     assert (later.status, later.json) == (202, {"status": "stopping", "jobs": 1})

@@ -53,9 +53,9 @@ def retry(words: Words) -> int:
     from runners.errors import RunnersError
 
     client, made, code = _client(words), [], 0
-    for id in words.all("ID"):
+    for id, only in _together(client, words.all("ID")):
         try:
-            made.append(client.retry(id))
+            made.append(client.retry(id, only))
         except RunnersError as error:
             complain(error)
             code = code or error.exit
@@ -65,6 +65,24 @@ def retry(words: Words) -> int:
         for one in made:
             sys.stdout.write(queued(one, "", sys.stdout.isatty()) + "\n")
     return code
+
+
+def _together(client: Client, ids: list[str]) -> list[tuple[str, list[int]]]:
+    """What to retry in one step: jobs of one pipeline belong together, so that those that need others wait for them."""
+    numbers = [id for id in ids if id.isdigit()]
+    if len(numbers) < 2:
+        return [(id, []) for id in ids]
+    from runners.errors import NotFound
+
+    found: dict[str, list[int]] = {id: [] for id in ids if not id.isdigit()}
+    try:
+        jobs = client.status(numbers)["jobs"]
+    except NotFound:
+        return [(id, []) for id in ids]
+    for job in jobs:
+        if job["pipeline"] not in ids:  # else the whole of it is meant
+            found.setdefault(job["pipeline"], []).append(job["id"])
+    return [(str(of[0]), []) if len(of) == 1 else (id, of) for id, of in found.items()]
 
 
 def assignments(given: list[str]) -> dict[str, Any]:

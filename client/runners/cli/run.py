@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from runners.api import LIVE, SETTLED, WAITING, JobView
 from runners.client import Client
-from runners.errors import IllegalTransition, NotFound, RunnersError
+from runners.errors import IllegalTransition, InvalidPipeline, InvalidRequest, NotFound, RunnersError
 from runners.events import EventStream
 from runners.following import subscribe
 from runners.render import words as said
@@ -36,6 +36,9 @@ def run(words: Words) -> int:
     with _Signals() as signals:
         try:
             [made] = client.submit([_submission(words)])
+        except InvalidPipeline as error:
+            complain(_of_the_command(error))
+            return NOT_STARTED
         except RunnersError as error:
             complain(error)
             return NOT_STARTED
@@ -80,6 +83,14 @@ def _submission(words: Words) -> dict[str, object]:
     if words.has("image"):
         job["run_in"] = "container"
     return {"name": words.text("name") or "run", "num_jobs": 1, "jobs": [job], **surroundings()._asdict()}
+
+
+def _of_the_command(error: InvalidPipeline) -> RunnersError:
+    """What is wrong with the only job there is, in a line each."""
+    if not error.problems:
+        return error
+    said = (f"{one.path.removeprefix('jobs[0].')}: {one.message}" for one in error.problems)
+    return InvalidRequest("cannot run: " + "\n".join(said))
 
 
 def _cpus(text: str) -> float | str:

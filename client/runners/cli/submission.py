@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from runners.errors import InvalidPipeline, Problem, RunnersError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runners.client import Client
-    from runners.spec import PipelineSpec
+    from runners.pipeline.files import Loaded
+
+
+#: Where the daemon finds a mistake: in which pipeline, in which of its jobs, at which key.
+_PLACE = re.compile(r"(?:pipelines\[(\d{1,9})\]\.?)?(?:jobs\[(\d{1,9})\](?:\.(\w+))?)?(.*)", re.ASCII | re.DOTALL)
 
 
 class Surroundings(NamedTuple):
@@ -36,19 +43,19 @@ def surroundings() -> Surroundings:
     return Surroundings(_directory(), env, umask)
 
 
-def load_all(files: list[str], client: Client) -> list[PipelineSpec]:
+def load_all(files: list[str], client: Client) -> list[Loaded]:
     """The pipelines of files. Raises :class:`InvalidPipeline` with every mistake of all of them.
 
     Directories that our environment does not set are the daemon's, where one answers.
     """
-    from runners.pipeline.files import load  # brings YAML, which `run` has no use for
+    from runners.pipeline.files import load_located  # brings YAML, which `run` has no use for
 
     directories: dict[str, str] | None = None
-    specs: list[PipelineSpec] = []
+    loaded: list[Loaded] = []
     messages: list[str] = []
     for file in files:
         try:
-            specs.append(load(file, environment=os.environ))
+            loaded.append(load_located(file, environment=os.environ))
             continue
         except InvalidPipeline as error:
             wrong = error
@@ -56,27 +63,32 @@ def load_all(files: list[str], client: Client) -> list[PipelineSpec]:
             directories = _daemon_directories(client)
         if directories:
             try:
-                specs.append(load(file, environment=os.environ, daemon_directories=directories))
+                loaded.append(load_located(file, environment=os.environ, daemon_directories=directories))
                 continue
             except InvalidPipeline as error:
                 wrong = error
         messages.append(str(wrong))
     if messages:
         raise InvalidPipeline("\n".join(messages))
-    return specs
+    return loaded
 
 
-def of_files(error: InvalidPipeline, files: list[str]) -> InvalidPipeline:
-    """What the daemon says of JSON, said of the files it was made of."""
-    problems = []
-    for problem in error.problems:
-        file, path = files[0] if len(files) == 1 else "", problem.path
-        if path.startswith("pipelines["):
-            number, _, path = path.removeprefix("pipelines[").partition("]")
-            file = files[int(number)] if number.isdigit() and int(number) < len(files) else ""
-            path = path.removeprefix(".")
-        problems.append(Problem(": ".join(filter(None, (file, path))), problem.message))
-    return InvalidPipeline(str(error).partition("\n")[0], problems)
+def of_files(error: InvalidPipeline, files: list[str], loaded: Sequence[Loaded]) -> InvalidPipeline:
+    """What the daemon says of JSON, said of the lines of the files it was made of."""
+    found = dict.fromkeys(_of_file(problem, files, loaded) for problem in error.problems)
+    return InvalidPipeline(str(error).partition("\n")[0], list(found))
+
+
+def _of_file(problem: Problem, files: list[str], loaded: Sequence[Loaded]) -> Problem:
+    match = _PLACE.match(problem.path)
+    pipeline, job, key, rest = match.groups() if match else (None, None, None, "")
+    number = int(pipeline or 0)
+    if number >= len(files) or (pipeline is None and len(files) > 1):
+        return problem
+    if job is not None and int(job) < len(loaded[number].spec.jobs):
+        path = ("jobs", int(job), key) if key else ("jobs", int(job))
+        return loaded[number].locate(path, problem.message)
+    return Problem(": ".join(filter(None, (files[number], rest))), problem.message)
 
 
 def _daemon_directories(client: Client) -> dict[str, str]:

@@ -26,11 +26,11 @@ def submit(words: Words) -> int:
     name, dry_run = words.text("name"), words.has("dry-run")
     if name and len(files) > 1:
         raise InvalidRequest(f"cannot submit: --name is one pipeline's name, and there are {len(files)} files")
-    specs = load_all(files, client)
+    loaded = load_all(files, client)
     ours = surroundings()
     wires = [
         to_wire(
-            spec,
+            one.spec,
             cwd=ours.cwd,
             environment=ours.env,
             umask=ours.umask,
@@ -38,7 +38,7 @@ def submit(words: Words) -> int:
             hold=words.has("hold"),
             priority=words.number("priority"),
         )
-        for spec in specs
+        for one in loaded
     ]
     if name:
         wires[0]["name"] = name
@@ -48,7 +48,7 @@ def submit(words: Words) -> int:
         try:
             made = client.submit(wires, dry_run=dry_run)
         except InvalidPipeline as error:
-            raise of_files(error, files) from None
+            raise of_files(error, files, loaded) from None
         names = [wire["name"] for wire in wires]
         if stream is None:
             _show(made, names, words)
@@ -62,7 +62,7 @@ def submit(words: Words) -> int:
 def validate(words: Words) -> int:
     """Check files, and show what they would queue."""
     files, client = words.all("FILE"), Client(words.text("socket"))
-    specs = load_all(files, client)
+    specs = [one.spec for one in load_all(files, client)]
     if words.has("json"):
         documents = [_document(spec) for spec in specs]
         print_json(documents[0] if len(documents) == 1 else {"pipelines": documents})

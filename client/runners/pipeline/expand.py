@@ -51,7 +51,7 @@ class Expansion:
 
     def __init__(self, read_file: ReadFile, directories: Mapping[str, str], now: float) -> None:
         """``directories`` are the values of `${DATA_DIRECTORY}` and its sisters; ``now`` is Unix seconds."""
-        self.check = Check(now, self._locate)
+        self.check = Check(now, self.locate)
         self.library = Library(read_file, directories, self.check.add)
         self.document: dict[str, Any] = {}
         self.missing: list[str] = []  #: full names below which jobs could not be made; an empty one means anywhere
@@ -87,7 +87,7 @@ class Expansion:
 
     # -- places -------------------------------------------------------------------------------------------------------
 
-    def _locate(self, path: Path, message: str) -> Problem:
+    def locate(self, path: Path, message: str) -> Problem:
         """The place in a file of a key path in the document; `entry` stands for the one being read."""
         origin, rest = self._entry, path
         if len(path) > 1 and path[0] == "jobs" and isinstance(path[1], int):

@@ -7,16 +7,23 @@ import gc
 import os
 import stat
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from runners.errors import InvalidPipeline, Problem
 from runners.pipeline import schema
 from runners.pipeline.expand import Expansion
-from runners.pipeline.fields import Enough
+from runners.pipeline.fields import Enough, Path
 from runners.pipeline.reader import MAX_BYTES
 from runners.pipeline.substitution import directory_values
 from runners.spec import PipelineSpec
+
+
+class Loaded(NamedTuple):
+    """A file's pipeline, and ``locate``: what is wrong at a key path of its document, said of a line of a file."""
+
+    spec: PipelineSpec
+    locate: Callable[[Path, str], Problem]
 
 
 def load(
@@ -33,6 +40,21 @@ def load(
 
     Raises:
         InvalidPipeline: it cannot be read, or is wrong; the problems name every mistake by file, line and key path.
+    """
+    return load_located(path, environment=environment, daemon_directories=daemon_directories, now=now).spec
+
+
+def load_located(
+    path: str | os.PathLike[str],
+    *,
+    environment: Mapping[str, str],
+    daemon_directories: Mapping[str, str] | None = None,
+    now: float | None = None,
+) -> Loaded:
+    """As :func:`load`, for a caller who may learn later that something in the pipeline will not do.
+
+    Raises:
+        InvalidPipeline: as :func:`load`.
     """
     file = os.fspath(path)
     directories = directory_values(environment, daemon_directories or {})
@@ -52,7 +74,7 @@ def load(
             gc.enable()
     if spec is None or expansion.check.count:
         raise InvalidPipeline(f"cannot use {file}:", _in_order(expansion.check.problems, expansion.library.files))
-    return spec
+    return Loaded(spec, expansion.locate)
 
 
 def _read_file(path: str, regular: bool) -> tuple[str, bytes]:

@@ -323,7 +323,8 @@ def read_submission(document: object, *, now: float) -> Submission:
     except Enough:
         submission = None
     if submission is None:
-        raise InvalidPipeline("cannot queue the pipeline:", check.problems)
+        mistakes = "1 mistake" if len(check.problems) == 1 else f"{len(check.problems)} mistakes"
+        raise InvalidPipeline(f"cannot queue the pipeline: it has {mistakes}", check.problems)
     return submission
 
 

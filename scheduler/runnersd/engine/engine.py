@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runners.api import WAITING, Code, GpuView, JobState, JobView
-from runners.errors import IllegalTransition, NotAllowed, NotFound
+from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit
@@ -28,7 +28,7 @@ from runnersd.explain import explain
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
 from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
-from runnersd.revision import again, revise
+from runnersd.revision import again, of_the_job, revise
 from runnersd.store import Store
 from runnersd.views import gpu_view, job_view
 
@@ -232,7 +232,10 @@ class Engine:
         checked = replace(event.spec, priority=min(event.spec.priority, 0), needs=())
         probe = Submission(PipelineSpec(job.pipeline.name, (checked,)), job.pipeline.cwd, {})
         limits = self._limits(job.pipeline.submitter)
-        admit([probe], self._loop.sight.inventory, limits, queued=0, operator=operator)
+        try:
+            admit([probe], self._loop.sight.inventory, limits, queued=0, operator=operator)
+        except InvalidPipeline as error:
+            raise InvalidPipeline(f"cannot update job {id}: it could never run then", of_the_job(error)) from None
         job = self.store.record(event, self.clock())
         await self._saved()
         return job
@@ -245,14 +248,15 @@ class Engine:
         await self._attempts.signal(job, number)
         return job
 
-    async def retry(self, pipeline: Pipeline, jobs: Sequence[Job], only: JobId | None = None) -> Accepted:
+    async def retry(self, pipeline: Pipeline, jobs: Sequence[Job], only: Collection[JobId] | None = None) -> Accepted:
         """Queue the unsuccessful ones of a pipeline's ``jobs`` (or just ``only``) as a new pipeline of its owner.
 
         Raises:
-            IllegalTransition: none of them has ended badly.
+            IllegalTransition: none of them has ended badly, or one needs a job that is not over.
         """
+        names = await self.store.submitted_names(pipeline.id)
         environment = await self.store.environment(pipeline.id)
-        submission = again(pipeline, jobs, environment, only)
+        submission = again(pipeline, jobs, environment, only, names)
         return (await self.submit([submission], pipeline.submitter, operator=True))[0]
 
     async def drain(self, gpu: str, reason: str) -> GpuView:
@@ -282,7 +286,7 @@ class Engine:
         snapshot = self.store.snapshot
         if (snapshot.live or snapshot.waiting) and not now:
             raise IllegalTransition(
-                f"cannot stop the daemon: {len(snapshot.live)} jobs run and {len(snapshot.waiting)} wait; "
+                f"cannot stop the daemon: it has jobs ({len(snapshot.live)} running, {len(snapshot.waiting)} waiting); "
                 "wait for them, or say --now to cancel them"
             )
         for id in [*snapshot.live, *(id for _, id in list(snapshot.waiting))]:

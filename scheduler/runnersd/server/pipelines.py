@@ -15,7 +15,7 @@ from runners.spec import Submission
 from runnersd.engine import Engine
 from runnersd.model import JobId, Pipeline
 from runnersd.server.call import Call, as_object, reply
-from runnersd.server.parameters import target
+from runnersd.server.parameters import Target, target
 
 #: Pipelines in one request.
 MAX_PIPELINES = 1000
@@ -42,11 +42,18 @@ async def submit(call: Call) -> web.StreamResponse:
 
 async def retry(call: Call) -> web.StreamResponse:
     """Queue what ended badly as a new pipeline of its owner, whoever asks."""
-    only = call.jobs[0].id if call.pipeline is None else None
     pipeline, jobs = call.pipeline, call.jobs
+    chosen: tuple[Target, ...] | None = call.body["jobs"]
+    only = None if chosen is None else {str(one) for one in chosen}
     if pipeline is None:
-        pipeline, jobs = await call.engine.store.pipeline(call.jobs[0].pipeline.id)
-    accepted = await call.engine.retry(pipeline, jobs, only)
+        if only is not None:
+            raise InvalidRequest("cannot read the body: jobs chooses among a pipeline's, and one job is named")
+        only = {str(jobs[0].id)}
+        pipeline, jobs = await call.engine.store.pipeline(jobs[0].pipeline.id)
+    found = None if only is None else [job.id for job in jobs if str(job.id) in only]
+    if found is not None and only is not None and len(found) < len(only):
+        raise InvalidRequest(f"cannot read the body: jobs must be numbers of jobs of p{pipeline.id}")
+    accepted = await call.engine.retry(pipeline, jobs, found)
     return reply(_shown(*accepted), 201)
 
 
@@ -70,7 +77,6 @@ def _read_all(documents: Sequence[Any], several: bool, now: float) -> list[Submi
     """Every document checked; the problems of all of them at once."""
     submissions: list[Submission] = []
     problems: list[Problem] = []
-    message = ""
     for number, document in enumerate(documents):
         try:
             submissions.append(read_submission(document, now=now))
@@ -79,9 +85,8 @@ def _read_all(documents: Sequence[Any], several: bool, now: float) -> list[Submi
                 raise
             prefix = f"pipelines[{number}]"
             problems += [one._replace(path=f"{prefix}.{one.path}" if one.path else prefix) for one in error.problems]
-            message = "cannot queue the pipelines:"
-    if message:
-        raise InvalidPipeline(message, problems)
+    if problems:
+        raise InvalidPipeline("cannot queue the pipelines: not all of them are right", problems)
     return submissions
 
 

@@ -116,7 +116,8 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST", "/v1/jobs/{id}/retry", May.OWNER, pipelines.retry,
-        f"Queue what ended badly as a new pipeline of its owner. {_ID_NOTE}", {201: "Accepted"}, body=Parameters(),
+        f"Queue what ended badly as a new pipeline of its owner. {_ID_NOTE}", {201: "Accepted"},
+        body=Parameters.of(p.targets("jobs", "of a pipeline, only these jobs")),
     ),
     Route(
         "GET", "/v1/jobs/{id}/logs", May.OWNER, streams.logs,

@@ -142,6 +142,12 @@ def pipeline_with_jobs(
     return pipeline_of(row, shared), jobs
 
 
+def submitted_names(connection: sqlite3.Connection, id: PipelineId) -> list[str]:
+    """The names that a pipeline's jobs were submitted under, in the order of its file."""
+    rows = connection.execute("SELECT coalesce(original, spec) FROM job WHERE pipeline = ? ORDER BY position", (id,))
+    return [json.loads(spec)["name"] for (spec,) in rows]
+
+
 def submitted_before(connection: sqlite3.Connection, uid: int, key: bytes) -> tuple[PipelineId, PipelineId] | None:
     """The first and last pipeline that a submission with that key made."""
     row: tuple[PipelineId, PipelineId] | None = connection.execute(

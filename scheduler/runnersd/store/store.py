@@ -284,6 +284,10 @@ class Store:
             raise NotFound(f"cannot find pipeline p{id}: there is no such pipeline")
         return found
 
+    async def submitted_names(self, id: PipelineId) -> list[str]:
+        """What the pipeline's jobs were called when it was submitted, which their needs still say."""
+        return await self._journal.read(lambda rows: reading.submitted_names(rows, id))
+
     async def attempts(self, id: JobId) -> list[AttemptView]:
         """The job's attempts, first to last."""
         return await self._journal.read(lambda rows: reading.attempts(rows, id))
