@@ -46,6 +46,15 @@ pipeline: $(VENV)/.demo ## run a pipeline file and follow it: make pipeline yml=
 	@test -n "$(yml)" || { echo 'say which: make pipeline yml=configs/pipelines/demo.yml'; exit 2; }
 	@$(include_env) $(BIN)/runners-client up && $(BIN)/runners-client submit "$(yml)" --follow
 
+# Words given on the command line reach the shell as they were typed, quotes, blanks and dollars with them.
+quoted = '$(subst ','\'',$(value $(1)))'
+
+.PHONY: docker
+docker: ## build the jobs' image, $$DOCKER_IMAGE_NAME: make docker [base=IMAGE] [packages="DEBIAN..."] [pip="PYPI..."]
+	@$(include_env) docker build --tag "$${DOCKER_IMAGE_NAME:-runners}" --file docker/Dockerfile \
+		$(if $(base),--build-arg BASE=$(call quoted,base)) $(if $(packages),--build-arg PACKAGES=$(call quoted,packages)) \
+		$(if $(pip),--build-arg PIP=$(call quoted,pip)) $(args) .
+
 .PHONY: system-packages
 system-packages: ## install what the tests need from Debian (as root; says so and goes on elsewhere)
 	@bash tests/install-packages.sh
