@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import runnersd.server.jobs
+from runners.api import AttemptView
 from runnersd.config import Config, JobsConfig
 from serving import Served, served_test, submission
 
@@ -203,6 +204,24 @@ async def test_jobs_that_end_while_an_answer_is_made_are_shown_as_they_ended(dae
     assert [job.state.value for job in held] == ["held", "held"], "what a handler holds that waited meanwhile"
     views = json.loads(b"[" + await runnersd.server.jobs._encoded(daemon.engine, held) + b"]")
     assert [(view["state"], view["exit_code"]) for view in views] == [("succeeded", 0), ("failed", 3)]
+
+
+@served_test()
+async def test_a_job_and_its_attempts_are_shown_as_of_one_moment(daemon: Served) -> None:
+    [id] = await daemon.submit("true", hold=True)
+    read = daemon.store.attempts
+
+    async def read_and_let_it_run(job: int) -> list[AttemptView]:
+        found = await read(job)
+        if not found:
+            await daemon.ask("PATCH", f"/v1/jobs/{job}", {"held": False})
+            await daemon.until(lambda: not daemon.store.snapshot.jobs)
+        return found
+
+    daemon.store.attempts = read_and_let_it_run  # type: ignore[method-assign]
+    job = (await daemon.ask("GET", f"/v1/jobs/{id}")).json
+    assert (job["state"], [attempt["state"] for attempt in job["attempts"]]) == ("succeeded", ["succeeded"])
+    assert job["events"][-1]["type"] == "job.succeeded"
 
 
 # -- changing ----------------------------------------------------------------------------------------------------------

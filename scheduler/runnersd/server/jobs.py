@@ -92,9 +92,13 @@ async def detail(call: Call) -> web.StreamResponse:
         body = b'{"jobs":[' + await _encoded(engine, call.jobs) + b"]}"
         await call.saved()
         return web.Response(body=body, content_type="application/json")
-    attempts = await engine.store.attempts(call.jobs[0].id)
-    events = await engine.store.events_of(call.jobs[0].id)
     [job] = await _current(engine, call.jobs)
+    while True:
+        attempts = await engine.store.attempts(job.id)
+        events = await engine.store.events_of(job.id)
+        seen, [job] = job, await _current(engine, [job])
+        if job == seen:  # else it has moved on meanwhile: an answer is of one moment
+            break
     private = call.access.owns(call.peer, job)
     view = detail_view(job, engine.view(job), attempts, events, private)
     if private and job.attempt:
