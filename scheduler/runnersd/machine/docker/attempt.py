@@ -40,6 +40,8 @@ RECONCILE = 15.0
 _GHOST_EVERY = 5.0
 #: Seconds for the last output to arrive once a container has ended.
 _LAST_WORDS = 10.0
+#: Ends of attempts of which nothing ran.
+_NEVER_RAN = frozenset({Code.LAUNCH_FAILED, Code.CANCELLED_BY})
 
 
 @dataclass(slots=True)
@@ -211,7 +213,7 @@ class ContainerAttempt:
         self._around.owns(staged.container, self)
         self.record.add(
             durable=True, container=staged.container, gated=True, gate=str(staged.gate.folder),
-            starting=list(engine.instance) if engine is not None and engine.instance is not None else None,
+            starting=list(engine.instance) if engine is not None and engine.instance is not None else None, asked=now,
             live_restore=engine is not None and engine.live_restore,
             began=staged.began, at=now, pid=staged.pid, start=staged.start, opened=now,
         )  # fmt: skip
@@ -243,7 +245,8 @@ class ContainerAttempt:
             return
         instance = list(engine.instance) if engine is not None and engine.instance is not None else None
         gated = self.record.said.gated
-        self.record.add(durable=not gated, starting=instance, live_restore=engine is not None and engine.live_restore)
+        self.record.add(durable=not gated, starting=instance, asked=time.time(),
+                        live_restore=engine is not None and engine.live_restore)  # fmt: skip
         try:
             await self._connection.start(container)
         except (Refused, NotFound, Conflict) as error:
@@ -442,9 +445,11 @@ class ContainerAttempt:
     async def _settle(self, outcome: Outcome) -> None:
         self._unwatch()
         if not self.started.done():
-            never = outcome.failure is not None and outcome.started_at is None
-            why = outcome.failure.text if outcome.failure is not None else ""
-            self.started.set_result(LaunchFailed(why) if never else outcome.started_at or time.time())
+            failure = outcome.failure
+            if failure is not None and failure.code in _NEVER_RAN:
+                self.started.set_result(LaunchFailed(failure.text))
+            else:  # it may have run, though nobody saw it
+                self.started.set_result(outcome.started_at or self.record.said.asked or time.time())
         if not self.over.done():
             self.over.set_result(outcome)
 

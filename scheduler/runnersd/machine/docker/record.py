@@ -4,7 +4,7 @@ A file of JSON lines beside the attempt's logs, as host jobs have one:
 
     {"run", "boot", "spec", "grace", "log_max"}  made with O_EXCL: the name is taken, before anything is asked for
     {"container": id, "gated": bool, "gate"}     the engine has made it
-    {"starting": [pid, start] | null}            its start is about to be asked for, of this engine process
+    {"starting": [pid, start] | null, "asked"}   its start is about to be asked for, of this engine process
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
     {"opened": time}                             the gate is about to be opened: from here on the payload may run
     {"failed": why} / {"stopped": why}           nothing ran, and nothing will
@@ -36,6 +36,7 @@ class Record:
     gate: str | None = None  #: its folder, where that is not the attempt's own
     starting: bool = False
     instance: tuple[int, int] | None = None  #: the engine process that was asked to start it
+    asked: float | None = None  #: when (Unix seconds)
     live_restore: bool = False
     began: str | None = None  #: the engine's own word for when
     at: float | None = None
