@@ -72,6 +72,7 @@ class ContainerAttempt:
         self._woken = asyncio.Event()
         self._ended = asyncio.Event()
         self._pidfd: int | None = None
+        self._first_is_gone = False  #: its first process, and so everything in its pid namespace
         self._logs: LogCopy | None = None
         self._copying: asyncio.Task[None] | None = None
         self._ghostly, self._ghost_seen = 0, 0.0
@@ -92,6 +93,12 @@ class ContainerAttempt:
     def wake(self) -> None:
         """Have it look again now."""
         self._woken.set()
+
+    def died(self) -> None:
+        """The engine says that its container has died: have it look now, and its last output fetched meanwhile."""
+        if self._first_is_gone:
+            self._ended.set()
+        self.wake()
 
     def stop(self, *, at_once: bool) -> None:
         """It has to end."""
@@ -164,7 +171,9 @@ class ContainerAttempt:
             if said.container is None:
                 self._adopt_made(seen)
         container = self.record.said.container
-        alive = await asyncio.to_thread(kernel.alive, container) if container is not None else []
+        alive: list[Process] = []
+        if container is not None and not (self._first_is_gone and status == "ended"):
+            alive = await asyncio.to_thread(kernel.alive, container)
         engine = self._connection.engine
         same = engine is not None and (said.instance is None or engine.instance in (None, said.instance))
         ghostly = 0
@@ -317,6 +326,7 @@ class ContainerAttempt:
     def _first_ended(self) -> None:
         """Its first process is gone: the engine will say so in a moment."""
         self._unwatch()
+        self._first_is_gone = True
         self._pause = _SOON[0]
         asyncio.get_running_loop().call_later(0.25, self.wake)
 

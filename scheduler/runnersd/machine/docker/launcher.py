@@ -296,7 +296,7 @@ class DockerLauncher:
                 continue
             attempt = self._by_container.get(container)
             if attempt is not None:
-                attempt.wake()
+                attempt.died()
         raise EngineError("the engine ended its news")
 
     async def _reconcile(self) -> None:
