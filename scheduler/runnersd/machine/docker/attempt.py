@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ class ContainerAttempt:
         """Until it is over. ``fresh``: nothing was asked of the engine for it yet."""
         try:
             if fresh:
-                await self._guarded(Step.CREATE, None)
+                await self._guarded(self._begin)
             while not self.over.done():
                 await self._turn()
         finally:
@@ -140,14 +141,17 @@ class ContainerAttempt:
     async def _turn(self) -> None:
         if self.stopping.asked and await self._press():
             return
+        await self._guarded(self._step)
+
+    async def _step(self) -> None:
         look, seen = await self._look()
         said = self.record.said
         known = Known(said.container is not None, said.starting, said.may_have_run, said.began is not None)
-        await self._guarded(step(known, look), seen)
+        await self._do(step(known, look), look, seen)
 
-    async def _guarded(self, what: Step, seen: dict[str, Any] | None) -> None:
+    async def _guarded(self, do: Callable[[], Awaitable[None]]) -> None:
         try:
-            await self._do(what, seen)
+            await do()
         except LaunchFailed as failure:
             await self._never(str(failure))
         except (Unavailable, UnknownOutcome) as error:
@@ -170,12 +174,16 @@ class ContainerAttempt:
             status = result.status(seen)
             if said.container is None:
                 self._adopt_made(seen)
+        same = True
+        if status in ("created", "ended") and said.instance is not None:
+            try:  # after it was asked: whoever answers now has been there all the time
+                same = await self._connection.instance() in (None, said.instance)
+            except EngineError:
+                return Look("unreachable", True), None
         container = self.record.said.container
         alive: list[Process] = []
         if container is not None and not (self._first_is_gone and status == "ended"):
             alive = await asyncio.to_thread(kernel.alive, container)
-        engine = self._connection.engine
-        same = engine is not None and (said.instance is None or engine.instance in (None, said.instance))
         ghostly = 0
         if status == "running" and not alive:
             now = asyncio.get_running_loop().time()
@@ -185,14 +193,12 @@ class ContainerAttempt:
             self._ghostly = 0
         return Look(status, bool(alive), same, ghostly), seen  # type: ignore[arg-type]
 
-    async def _do(self, what: Step, seen: dict[str, Any] | None) -> None:
+    async def _do(self, what: Step, look: Look, seen: dict[str, Any] | None) -> None:
         match what:
             case Step.CREATE | Step.START if self.launch is None:
                 await self._lose("it was never started, and nobody is left to say what it was")
             case Step.CREATE:
-                if not await self._take_staged():
-                    await self._create()
-                    await self._start()
+                await self._begin()
             case Step.START:
                 await self._start()
             case Step.ADOPT:
@@ -200,7 +206,7 @@ class ContainerAttempt:
                 await self._see_running(seen)
             case Step.FINISH:
                 assert seen is not None
-                await self._finish(seen)
+                await self._finish(seen, same_engine=look.same_engine)
             case Step.LOST:
                 await self._lose(self._why_lost(seen))
             case Step.KILL:
@@ -211,6 +217,11 @@ class ContainerAttempt:
                 await self._wait(self._slower())
 
     # -- making and starting -------------------------------------------------------------------------------------------
+
+    async def _begin(self) -> None:
+        if not await self._take_staged():
+            await self._create()
+            await self._start()
 
     async def _take_staged(self) -> bool:
         """Take over a container that was made early for exactly this launch: all that is left is to open its gate."""
@@ -391,7 +402,7 @@ class ContainerAttempt:
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
-    async def _finish(self, seen: dict[str, Any]) -> None:
+    async def _finish(self, seen: dict[str, Any], *, same_engine: bool) -> None:
         self._unwatch()
         said = self.record.said
         self._ended.set()
@@ -405,8 +416,8 @@ class ContainerAttempt:
             said,
             boot=self._around.boot,
             booted_at=self._around.booted_at,
-            engine=self._connection.engine,
-            away_since=self._around.away_since,
+            same_engine=same_engine,
+            answered_at=self._connection.answered.get(said.instance) if said.instance is not None else None,
             stopped=self.stopping.asked,
         )
         if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:

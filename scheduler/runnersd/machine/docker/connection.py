@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
 from runnersd.machine.docker.errors import Conflict, EngineError, NotFound, Refused, Unavailable, UnknownOutcome
-from runnersd.machine.docker.instance import Instance, instance_of
+from runnersd.machine.docker.instance import Instance, who_answers
 
 #: Seconds a call may take: looking, and changing something.
 LOOK, CHANGE = 30.0, 120.0
+#: Seconds to answer a new connection.
+KNOCK = 10.0
 #: The newest API that was tried, and the oldest that has what is needed.
 NEWEST, OLDEST = (1, 51), (1, 40)
 #: aiodocker says this status when nobody answers.
@@ -51,6 +54,7 @@ class Connection:
     def __init__(self, socket: str) -> None:
         self.socket = socket
         self.engine: Engine | None = None
+        self.answered: dict[Instance, float] = {}  #: when (Unix seconds) each engine process last let somebody in
         self._short: Docker | None = None
         self._long: Docker | None = None
         self._connectors: list[aiohttp.BaseConnector] = []
@@ -69,9 +73,7 @@ class Connection:
             api = _agreed(said)
             self._short.api_version = self._long.api_version = api
             info = await self._short.system.info()
-        self.engine = Engine(
-            str(said.get("Version", "?")), api, info, await asyncio.to_thread(instance_of, self.socket)
-        )
+        self.engine = Engine(str(said.get("Version", "?")), api, info, await self.instance())
         return self.engine
 
     async def close(self) -> None:
@@ -84,12 +86,23 @@ class Connection:
             await connector.close()
         self._connectors.clear()
 
-    # -- short calls ---------------------------------------------------------------------------------------------------
+    async def instance(self) -> Instance | None:
+        """The engine process that answers a new connection, now; None when that cannot be told.
 
-    async def ping(self, seconds: float) -> None:
-        """Ask whether it still answers, within so many seconds."""
-        async with _calling("reach the engine", seconds):
-            await self._raw_version()
+        A connection that was kept says less. An engine that ends shuts its door first, then kills its containers, and
+        goes on answering those who are still in.
+
+        Raises:
+            Unavailable: none does.
+        """
+        asked = time.time()
+        async with _calling("reach the engine", KNOCK):
+            found = await who_answers(self.socket)
+        if found is not None:
+            self.answered[found] = asked
+        return found
+
+    # -- short calls ---------------------------------------------------------------------------------------------------
 
     async def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Make a container; its id."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import struct
@@ -16,19 +17,27 @@ _PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 HOOK = "nvidia-container-runtime-hook"
 
 
-def instance_of(path: str) -> Instance | None:
-    """The process that serves the socket at ``path``; None when that cannot be told.
+async def who_answers(path: str) -> Instance | None:
+    """The process that answers a new connection to the socket at ``path``; None when that cannot be told.
 
     The kernel names who made the socket. Under systemd's socket activation that is systemd: then the one process
     named as an engine is meant.
+
+    Raises:
+        OSError: nobody answers.
     """
+    reader, writer = await asyncio.open_unix_connection(path)
     try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1.0)
-            probe.connect(path)
-            pid = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
-    except OSError:
-        return None
+        writer.write(b"GET /_ping HTTP/1.0\r\nHost: docker\r\n\r\n")
+        if not await reader.read(1):
+            raise ConnectionResetError("it hung up")
+        raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    finally:
+        writer.close()
+    return await asyncio.to_thread(_engine_of, struct.unpack("3i", raw)[0])
+
+
+def _engine_of(pid: int) -> Instance | None:
     if pid and _name(pid) not in ("systemd", "init", ""):
         return _started(pid)
     engines = [int(name) for name in os.listdir("/proc") if name.isdigit() and _name(int(name)) in _NAMES]

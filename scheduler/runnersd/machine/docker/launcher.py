@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds before an engine that does not answer is tried again: the first, the longest.
 _AGAIN = (0.2, 5.0)
-#: Seconds an engine has to answer the question whether it is still there.
-_PING = 10.0
 
 
 async def _unknown(run: RunName) -> Row:
@@ -271,7 +269,7 @@ class DockerLauncher:
                     group.create_task(self._listen())
                     group.create_task(self._reconcile())
             except* EngineError as errors:
-                self._around.lost(str(errors.exceptions[0]), time.time())
+                self._around.lost(str(errors.exceptions[0]))
                 self._say(str(errors.exceptions[0]))
             self._staging.forget_all()
             self._wake_all()
@@ -303,7 +301,7 @@ class DockerLauncher:
         while True:
             await self._sweep()
             await asyncio.sleep(RECONCILE)
-            await self._connection.ping(_PING)
+            await self._connection.instance()
             self._wake_all()
 
     def _wake_all(self) -> None:

@@ -65,7 +65,10 @@ def step(known: Known, look: Look) -> Step:
         return Step.LOST if look.ghostly + 1 >= GHOST_LOOKS else Step.WAIT
     if look.status == "ended":
         # It may have handed its processes to nobody: cards come back only when the kernel has none of them.
-        return Step.KILL if look.processes else Step.FINISH
+        if look.processes:
+            return Step.KILL
+        # One that its engine took along while it waited at its gate has not run: it may wait again.
+        return Step.START if known.starting and not (known.may_have_run or look.same_engine) else Step.FINISH
     if look.processes:
         # `created` or gone, and yet alive: the engine has forgotten that it started it. What may be the payload
         # cannot be watched through such an engine; what is still before its gate can be thrown away.

@@ -14,7 +14,6 @@ from typing import Any
 
 from runners.api import Code
 from runners.pipeline.quantities import format_size
-from runnersd.machine.docker.connection import Engine
 from runnersd.machine.docker.reconcile import Status
 from runnersd.machine.docker.record import Record
 from runnersd.model import Outcome, Reason
@@ -58,14 +57,15 @@ def outcome(
     *,
     boot: str,
     booted_at: float,
-    engine: Engine | None,
-    away_since: float | None,
+    same_engine: bool,
+    answered_at: float | None,
     stopped: bool,
 ) -> Outcome:
     """How a container that has ended did so. ``said`` is the attempt's record.
 
-    ``boot`` and ``booted_at`` are this boot of the machine's, ``engine`` the engine that tells it, ``away_since`` when
-    it was last lost sight of (Unix seconds), ``stopped`` whether its end was asked for by us.
+    ``boot`` and ``booted_at`` are this boot of the machine's. ``same_engine`` is whether the engine that
+    started it was still there after this was ``seen``, ``answered_at`` when (Unix seconds) that one last let somebody
+    in, as far as is known. ``stopped`` is whether its end was asked for by us.
     """
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
@@ -78,7 +78,7 @@ def outcome(
             None, started_at=began, finished_at=finished,
             failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"),
         )  # fmt: skip
-    if not stopped and _died_with_engine(said, engine, finished, away_since):
+    if not stopped and _died_with_engine(said, same_engine, finished, answered_at):
         return _lost(began, "the container engine was stopped or died, and its containers with it")
     if not stopped and code == _SHIM_LOST and state.get("Error"):
         return _lost(began, f"the engine lost sight of it: {state['Error']}")
@@ -107,14 +107,12 @@ def gate_failure(seen: Mapping[str, Any], last: str) -> str:
     return f"its container ended with {code} before its command was started{': ' + text if text else ''}"
 
 
-def _died_with_engine(said: Record, engine: Engine | None, finished: float | None, away_since: float | None) -> bool:
+def _died_with_engine(said: Record, same_engine: bool, finished: float | None, answered_at: float | None) -> bool:
     """Whether it ended because the engine that ran it did, which kills what it cannot restore."""
-    if said.live_restore or engine is None or said.instance is None or engine.instance is None:
+    if said.live_restore or same_engine:
         return False
-    if engine.instance == said.instance:
-        return False
-    # What had ended before the engine was lost sight of had ended by itself.
-    return away_since is None or finished is None or finished >= away_since
+    # An engine that ends lets nobody in any more before it kills: what had ended by then had ended by itself.
+    return answered_at is None or finished is None or finished >= answered_at
 
 
 def _lost(began: float | None, why: str) -> Outcome:

@@ -47,7 +47,6 @@ class Surroundings:
         self.gated = gated
         self.private = tuple(private)
         self.state = EngineState(seen=os.path.exists(connection.socket))
-        self.away_since: float | None = None
         self.owns = owned
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
         self._kept: set[asyncio.Task[Any]] = set()
@@ -71,10 +70,8 @@ class Surroundings:
         how = _passes_cards(engine.info, finds_hook(engine.instance))
         self.state = EngineState(None, how, "" if how else _INSTALL, seen=True)
 
-    def lost(self, why: str, now: float) -> None:
-        """The engine does not answer (since ``now``, Unix seconds)."""
-        if self.state.problem is None and self.connection.engine is not None:
-            self.away_since = now
+    def lost(self, why: str) -> None:
+        """The engine does not answer."""
         known = self.state
         seen = known.seen or os.path.exists(self.connection.socket)
         self.state = EngineState(why, known.cards, known.no_cards, seen=seen)
