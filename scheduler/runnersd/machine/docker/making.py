@@ -36,11 +36,12 @@ class Making:
             EngineError: the engine did not answer.
         """
         launch, spec = await self._complete()
-        container, gated = await self._ask(launch)
-        if await self._around.learn(spec.image, container):  # it has no shell to wait at the gate with
+        container, entry = await self._ask(launch)
+        await self._around.learn(spec.image, container)
+        if self._around.entry(spec.image) != entry:  # it has no shell to wait at the gate with
             await self._around.connection.remove(container)
-            container, gated = await self._ask(launch)
-        return container, gated
+            container, entry = await self._ask(launch)
+        return container, entry != "plain"
 
     async def verify(self, container: str) -> None:
         """Compare what the engine says that it made with what it was asked for.
@@ -94,7 +95,7 @@ class Making:
             uid=spec.uid if who is not None else None, gid=spec.gid, groups=who.groups if who is not None else (),
         )  # fmt: skip
 
-    async def _ask(self, launch: Launch) -> tuple[str, bool]:
+    async def _ask(self, launch: Launch) -> tuple[str, body.Entry]:
         assert launch.container is not None
         around, connection = self._around, self._around.connection
         entry = around.entry(launch.container.image)
@@ -105,11 +106,11 @@ class Making:
                                gate_folder=str(self._gate.folder), staged=self._staged_as is not None)  # fmt: skip
         name = self._staged_as or body.name_of(self._run)
         try:
-            return await connection.create(name, self._body), entry != "plain"
+            return await connection.create(name, self._body), entry
         except Conflict:
             seen = await connection.inspect(name)
             if body.is_that(seen, self._run, self._body):
-                return str(seen["Id"]), entry != "plain"
+                return str(seen["Id"]), entry
             raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None
         except (Refused, NotFound) as error:
             raise LaunchFailed(str(error)) from error

@@ -89,12 +89,10 @@ class Surroundings:
             return "shell"
         return "static" if _is_static(STATIC_SHELL) else "plain"
 
-    async def learn(self, image: Image, container: str) -> bool:
-        """Find out, by a container of it that has not been started, whether the image has a shell. True when news."""
-        if image.id in self._shells or not self.gated:
-            return False
-        self._shells[image.id] = await self.connection.holds(container, "/bin/sh")
-        return not self._shells[image.id]
+    async def learn(self, image: Image, container: str) -> None:
+        """Find out, by a container of it that has not been started, whether the image has a shell."""
+        if self.gated and image.id not in self._shells:
+            self._shells[image.id] = await self.connection.holds(container, "/bin/sh")
 
     async def furnish(self, gate: Gate, entry: Entry) -> None:
         """Put a static shell beside the gate, where the image has none."""
