@@ -68,7 +68,7 @@ class DockerLauncher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._quarantined: set[str] = set()
-        self._said: str | None = None
+        self._said: str | None = ""  # nothing yet
 
     async def open(self) -> None:
         """Begin to keep in touch with the engine. Does not wait for it."""
@@ -282,7 +282,7 @@ class DockerLauncher:
                 engine = self._connection.engine
                 assert engine is not None
                 log.info("the container engine answers: version %s, API %s", engine.version, engine.api)
-            elif self._said is None and self._around.state.seen:
+            elif not self._said and self._around.state.seen:
                 log.warning("the container engine does not answer: %s", problem)
             self._said = problem
         self.changed()

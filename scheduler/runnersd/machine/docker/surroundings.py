@@ -46,7 +46,7 @@ class Surroundings:
         self.booted_at = _booted_at()
         self.gated = gated
         self.private = tuple(private)
-        self.state = EngineState(seen=os.path.exists(connection.socket))
+        self.state = EngineState("it was not reached yet", seen=os.path.exists(connection.socket))
         self.owns = owned
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
         self._kept: set[asyncio.Task[Any]] = set()
