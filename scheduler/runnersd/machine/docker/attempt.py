@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import time
@@ -39,6 +40,8 @@ _SOON = (0.05, 2.0)
 RECONCILE = 15.0
 #: Seconds between two looks that count as one ghost's.
 _GHOST_EVERY = 5.0
+#: Seconds in which who still waits at a gate hears the word: who does not has passed before.
+_PASSED = 2.0
 #: Seconds for the last output to arrive once a container has ended.
 _LAST_WORDS = 10.0
 #: Ends of attempts of which nothing ran.
@@ -237,9 +240,9 @@ class ContainerAttempt:
             live_restore=engine is not None and engine.live_restore,
             began=staged.began, at=now, pid=staged.pid, start=staged.start, opened=now,
         )  # fmt: skip
-        await self.gate.open()
-        self.started.set_result(now)
         self._watch(staged.pid)
+        if await self._open_gate(again=False):
+            self.started.set_result(now)
         self._copy_output()
         return True
 
@@ -301,16 +304,27 @@ class ContainerAttempt:
             await self._check(pid)
         self._watch(pid)
         self._copy_output()
-        if said.gated and (not said.opened or not self.started.done()):
-            if self.stopping.asked:
-                return
-            if not said.opened:
-                self.record.add(durable=True, opened=time.time())
-            await self.gate.open()
+        if said.gated and not self.stopping.asked and not (said.may_have_run and self.started.done()):
+            again = said.may_have_run
+            if not again:
+                self.record.add(durable=True, opened=time.time(), unread=False)
+            await self._open_gate(again=again)
+        if said.gated and not said.may_have_run:
+            await self._wait(self._slower())  # it has ended before it could run, or has to
+            return
         if not self.started.done():
             self.started.set_result(said.at or time.time())
         self._pause = _SOON[0]
         await self._wait(RECONCILE if self._pidfd is not None else _SOON[1])
+
+    async def _open_gate(self, *, again: bool) -> bool:
+        """Let the payload run; whether it may have. ``again``: an earlier daemon may have let it, and nobody wait."""
+        now = asyncio.get_running_loop().time
+        until = now() + _PASSED if again else math.inf
+        read = await self.gate.open(lambda: self._pidfd is not None and not self.stopping.asked and now() < until)
+        if not read and not again:
+            self.record.add(unread=True)
+        return read or again
 
     async def _check(self, pid: int) -> None:
         """Compare what the container has with what it was to have; of a gated one before its payload runs."""
@@ -409,7 +423,7 @@ class ContainerAttempt:
         if said.began is None and said.starting:
             self._copy_output()  # it ran and ended between two looks
         copied = await self._all_copied()
-        if said.gated and not said.opened:
+        if said.gated and not said.may_have_run:
             raise LaunchFailed(result.gate_failure(seen, self._last_error()))
         end = result.outcome(
             seen,

@@ -18,6 +18,7 @@ import fcntl
 import os
 import struct
 import termios
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,8 +33,6 @@ SCRIPT = (
     'exit 127; }}; read -r word </.runners/go || exit 125; exec "$@"'
 )
 _WORD = b"go\n"
-#: Seconds after which a word that nobody has read is taken back: who would have read it has passed long ago.
-_PATIENCE = 2.0
 
 
 class Gate:
@@ -58,8 +57,8 @@ class Gate:
             return
         self._fifo.chmod(0o644)
 
-    async def open(self) -> None:
-        """Say the word, and wait until it is read. One that nobody reads in time is taken back.
+    async def open(self, waits: Callable[[], bool]) -> bool:
+        """Say the word, and wait until it is read; whether it was. It is taken back once nobody ``waits`` for it.
 
         May be repeated by another daemon that does not know whether it was said: who has passed does not read again.
 
@@ -73,13 +72,13 @@ class Gate:
         try:
             if not _unread(fd):
                 os.write(fd, _WORD)
-            pause, waited = 0.0005, 0.0
+            pause = 0.0005
             while _unread(fd):
+                if not waits():
+                    return not _drain(fd)
                 await asyncio.sleep(pause)
-                waited += pause
                 pause = min(pause * 2, 0.02)
-                if waited > _PATIENCE:
-                    _drain(fd)
+            return True
         finally:
             os.close(fd)
 
@@ -96,8 +95,9 @@ def _unread(fd: int) -> int:
     return count
 
 
-def _drain(fd: int) -> None:
+def _drain(fd: int) -> bool:
+    """Take back what was said; False when it has just been read after all."""
     try:
-        os.read(fd, 64)
+        return bool(os.read(fd, 64))
     except BlockingIOError:
-        return  # just read after all
+        return False

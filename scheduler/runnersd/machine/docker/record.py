@@ -7,6 +7,7 @@ A file of JSON lines beside the attempt's logs, as host jobs have one:
     {"starting": [pid, start] | null, "asked"}   its start is about to be asked for, of this engine process
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
     {"opened": time}                             the gate is about to be opened: from here on the payload may run
+    {"unread": true}                             it had ended before it passed the gate: the payload has not run
     {"failed": why} / {"stopped": why}           nothing ran, and nothing will
     {"lost": why}                                how it ended will never be known
 
@@ -43,6 +44,7 @@ class Record:
     pid: int | None = None
     start: int | None = None
     opened: bool = False
+    unread: bool = False
     failed: str | None = None
     stopped: str | None = None
     lost: str | None = None
@@ -55,7 +57,7 @@ class Record:
     @property
     def may_have_run(self) -> bool:
         """Whether the payload may have been started."""
-        return self.opened if self.gated else self.starting
+        return (self.opened and not self.unread) if self.gated else self.starting
 
     def take(self, line: dict[str, Any]) -> None:
         """Add what a line says."""
