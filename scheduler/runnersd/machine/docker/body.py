@@ -23,6 +23,8 @@ DATABASE, JOB, ATTEMPT, SPEC, STAGED = (
 DOORS = ("NVIDIA_", "DOCKER_RESOURCE_", "CUDA_VISIBLE_DEVICES", "NV_LIBCUDA_", "SWARM_RESOURCE_")
 #: Of these, what only says what an image needs, and opens nothing.
 HARMLESS = ("NVIDIA_REQUIRE_", "NVIDIA_PRODUCT_", "NVIDIA_DISABLE_REQUIRE")
+#: Has the engine's init, tini, pass signals to the payload's whole process group, as host jobs get them.
+GROUP = "TINI_KILL_PROCESS_GROUP"
 #: Fields of HostConfig that may come back with a value that nobody asked for, and which.
 DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "ConsoleSize": ([0, 0],),
@@ -142,6 +144,7 @@ def environment(launch: Launch) -> list[str]:
             env[name] = ""
     env["NVIDIA_VISIBLE_DEVICES"] = ",".join(launch.gpus) or "void"
     env["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility" if launch.gpus else ""
+    env[GROUP] = "1"
     return [f"{name}={value}" for name, value in sorted(env.items())]
 
 

@@ -30,7 +30,7 @@ INSIDE = "/.runners"
 #: program that is not there; the gate has not been opened then.
 SCRIPT = (
     'umask {umask:04o}; command -v "$1" >/dev/null 2>&1 || {{ echo "cannot run $1: no such program in the image" >&2; '
-    'exit 127; }}; read -r word </.runners/go || exit 125; exec "$@"'
+    'exit 127; }}; read -r word </.runners/go || exit 125; unset word TINI_KILL_PROCESS_GROUP; exec "$@"'
 )
 _WORD = b"go\n"
 
