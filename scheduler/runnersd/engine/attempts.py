@@ -146,6 +146,8 @@ class Attempts:
                 return
             if self._store.snapshot.jobs[job.id].state is JobState.STARTING:
                 self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
+                if job.spec.time_limit is not None:
+                    self._wake()  # from now on there is a time to look again at
         await self._see_out(job)
 
     async def _see_out(self, job: Job, *, rebooted: bool = False) -> None:
