@@ -10,6 +10,7 @@
     gate        keeps a container's payload from starting until everything has been looked at
     images      which image a name means; pulls
     paths       what may be mounted, looked up with the submitter's rights
+    aside       looks at files that may hang, each with a deadline
     devices     the cards a container really got
     result      a container's end as an attempt's outcome. Pure
     instance    which engine process answers

@@ -7,7 +7,7 @@ import re
 import stat
 from collections.abc import Sequence
 
-from runnersd.machine.docker import kernel
+from runnersd.machine.docker import kernel, paths
 
 #: The major number of /dev/nvidia0 and its sisters.
 NVIDIA_MAJOR = 195
@@ -48,8 +48,16 @@ def difference(pid: int, minors: Sequence[int | None]) -> str | None:
 
 
 def _nodes(pid: int) -> set[int]:
-    """Minors of the card nodes under the container's /dev."""
-    directory = os.open(f"/proc/{pid}/root/dev", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Minors of the card nodes under the container's /dev, found as its own processes would find it."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        held = paths.in_root(root, "/dev")
+    finally:
+        os.close(root)
+    try:
+        directory = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(held)
     try:
         found = set()
         for name in os.listdir(directory):

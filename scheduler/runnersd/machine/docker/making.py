@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import grp
+import os
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from runnersd.environment import PRIVILEGED_GROUPS, supplementary
 from runnersd.machine import LaunchFailed
-from runnersd.machine.docker import body, devices, paths
+from runnersd.machine.docker import body, devices, kernel, paths
+from runnersd.machine.docker.aside import aside
 from runnersd.machine.docker.errors import Conflict, NotFound, Refused
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.surroundings import Surroundings
@@ -65,12 +68,14 @@ class Making:
         assert spec is not None
         found = self._found or await self._resolve(spec)
         try:
-            wrong = await asyncio.to_thread(devices.difference, pid, spec.minors)
-            return wrong or await asyncio.to_thread(paths.mismatch, pid, found)
-        except PermissionError:
-            return None  # another user's process: only root may look into it
-        except OSError:
-            return None  # it has ended meanwhile, which the next look shows
+            return await aside("its file system", partial(_difference, pid, spec, found))
+        except PermissionError as error:
+            # Another user's process: only root may look into it.
+            return f"it cannot be looked into: {error.strerror}" if os.geteuid() == 0 else None
+        except (TimeoutError, OSError) as error:
+            if kernel.process_started(pid) is None:
+                return None  # it has ended meanwhile, which the next look shows
+            return f"it cannot be looked into: {error}"
 
     async def _complete(self) -> tuple[Launch, ContainerSpec]:
         """The launch with its mounts looked up and its groups sifted."""
@@ -90,10 +95,14 @@ class Making:
     async def _resolve(self, spec: ContainerSpec) -> list[paths.Found]:
         """Look its mounts up, with the rights of its submitter."""
         who = self._launch.submitter
-        return await asyncio.to_thread(
+        look = partial(
             paths.resolve, spec.mounts, allowed=spec.allowed, private=self._around.private,
             uid=spec.uid if who is not None else None, gid=spec.gid, groups=who.groups if who is not None else (),
         )  # fmt: skip
+        try:
+            return await aside("the file system of its directories", look)
+        except TimeoutError as error:
+            raise LaunchFailed(f"cannot look up its mounts: {error}") from error
 
     async def _ask(self, launch: Launch) -> tuple[str, body.Entry]:
         assert launch.container is not None
@@ -114,6 +123,10 @@ class Making:
             raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None
         except (Refused, NotFound) as error:
             raise LaunchFailed(str(error)) from error
+
+
+def _difference(pid: int, spec: ContainerSpec, found: Sequence[paths.Found]) -> str | None:
+    return devices.difference(pid, spec.minors) or paths.mismatch(pid, found)
 
 
 def _privileged() -> set[int]:
