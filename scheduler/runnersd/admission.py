@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 
 from runners.errors import InvalidPipeline, NotAllowed, Problem, QuotaExceeded, TooLarge
+from runners.pipeline.fields import shown
+from runners.pipeline.image_names import is_image_name
 from runners.pipeline.quantities import format_duration, format_size
 from runners.spec import JobSpec, PipelineSpec, Submission, groups
 from runnersd.inventory import matches
@@ -106,6 +108,8 @@ def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], No
         say("run_in", "this daemon runs no containers as root (containers.allow_root)")
     if spec.image is None:
         say("image", "names no image; say `image:`, or set DOCKER_IMAGE_NAME, or the daemon's containers.image")
+    elif not is_image_name(spec.image):
+        say("image", f"{shown(spec.image)} cannot be the name of an image")
     for text in spec.mounts:
         source = normpath(text.partition(":")[0])
         if not any(PurePosixPath(source).is_relative_to(root) for root in limits.allowed_mounts):

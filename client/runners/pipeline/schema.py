@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 from runners.errors import InvalidPipeline
 from runners.pipeline import fields
 from runners.pipeline.fields import WRONG, Check, Enough, Path, Reader, shown
+from runners.pipeline.image_names import image_name
 from runners.pipeline.order import check_order
 from runners.spec import Barrier, JobSpec, PipelineSpec, Submission
 
@@ -43,7 +44,7 @@ JOB_KEYS: Final[Mapping[str, Key]] = {
     "script": Key(fields.script, as_written=True),
     "config": Key(fields.arguments, as_written=True),
     "run_in": Key(fields.choice("host", "container"), nullable=False, as_written=True),
-    "image": Key(fields.text("the name of an image", 1024), as_written=True),
+    "image": Key(image_name, as_written=True),
     "num_gpus": Key(fields.whole(0, 1024), nullable=False),
     "gpu_memory": Key(fields.size),
     "gpu_shared": Key(fields.flag, nullable=False),
