@@ -20,7 +20,15 @@ import aiohttp
 from aiodocker import Docker
 from aiodocker.exceptions import DockerError
 
-from runnersd.machine.docker.errors import Conflict, EngineError, NotFound, Refused, Unavailable, UnknownOutcome
+from runnersd.machine.docker.errors import (
+    Conflict,
+    EngineError,
+    NotFound,
+    Refused,
+    Unavailable,
+    UnknownOutcome,
+    one_line,
+)
 from runnersd.machine.docker.instance import Instance, who_answers
 
 #: Seconds a call may take: looking, and changing something.
@@ -197,8 +205,8 @@ class Connection:
                 yield said
         except DockerError as error:
             if error.status == _NOBODY:
-                raise Unavailable(f"cannot pull {name}: {error.message}") from error
-            raise Refused(error.message) from error
+                raise Unavailable(f"cannot pull {name}: {one_line(error.message)}") from error
+            raise Refused(one_line(error.message)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unavailable(f"cannot pull {name}: the engine broke off ({error or type(error).__name__})") from error
 
@@ -271,7 +279,7 @@ async def _calling(what: str, seconds: float, *, changes: bool = False) -> Async
 
 
 def _translated(what: str, error: DockerError, silent: type[EngineError]) -> EngineError:
-    text = f"cannot {what}: {error.message}"
+    text = f"cannot {what}: {one_line(error.message)}"
     if error.status == _NOBODY:
         never = isinstance(error.__context__, aiohttp.ClientConnectorError)
         return Unavailable(text) if never else silent(text)

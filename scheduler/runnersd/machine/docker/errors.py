@@ -10,6 +10,16 @@ EngineError
 
 from __future__ import annotations
 
+#: Characters that are kept of what an engine, a registry or an image says.
+LONGEST = 500
+
+
+def one_line(text: str) -> str:
+    """What somebody else says, fit for a sentence that everybody reads: one line, no control characters, not long."""
+    line = "".join(character if character.isprintable() else " " for character in text[: 4 * LONGEST])
+    line = " ".join(line.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
 
 class EngineError(Exception):
     """The root: a call to the engine failed. The message says which and why."""

@@ -10,7 +10,7 @@ from typing import Any
 from runners.pipeline.quantities import format_size
 from runnersd.machine import LaunchFailed
 from runnersd.machine.docker.connection import Connection
-from runnersd.machine.docker.errors import EngineError, NotFound, Refused
+from runnersd.machine.docker.errors import EngineError, NotFound, Refused, one_line
 from runnersd.model import Image, ImageState
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Images:
         reference = name if "@" in name or ":" in name.rpartition("/")[2] else f"{name}:latest"
         async for said in self._connection.pull(reference):
             if "error" in said:
-                raise Refused(str(said["error"]))
+                raise Refused(one_line(str(said["error"])))
             _count(layers, said)
             now = asyncio.get_running_loop().time()
             if now - told >= _NEWS:

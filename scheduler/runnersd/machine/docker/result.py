@@ -14,6 +14,7 @@ from typing import Any
 
 from runners.api import Code
 from runners.pipeline.quantities import format_size
+from runnersd.machine.docker.errors import one_line
 from runnersd.machine.docker.reconcile import Status
 from runnersd.machine.docker.record import Record
 from runnersd.model import Outcome, Reason
@@ -81,7 +82,7 @@ def outcome(
     if not stopped and _died_with_engine(said, same_engine, finished, answered_at):
         return _lost(began, "the container engine was stopped or died, and its containers with it")
     if not stopped and code == _SHIM_LOST and state.get("Error"):
-        return _lost(began, f"the engine lost sight of it: {state['Error']}")
+        return _lost(began, f"the engine lost sight of it: {one_line(str(state['Error']))}")
     signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
     failure = None
     if code != 0 and state.get("OOMKilled") and not stopped:
@@ -95,15 +96,16 @@ def start_failure(seen: Mapping[str, Any], said: str) -> str:
     """Why a container could not be started, for the person who wrote the job."""
     text = str(seen["State"].get("Error") or said)
     cut = re.split(r"(?:OCI runtime create failed|runc create failed|starting container process caused): ", text)
-    return f"cannot start its container: {cut[-1].strip()}"
+    return f"cannot start its container: {one_line(cut[-1])}"
 
 
 def gate_failure(seen: Mapping[str, Any], last: str) -> str:
     """Why a container ended at its gate. ``last`` is the last line of its stderr."""
+    last = one_line(last)
     if last.startswith("cannot run"):
         return last
     code = int(seen["State"].get("ExitCode") or 0)
-    text = str(seen["State"].get("Error") or last)
+    text = one_line(str(seen["State"].get("Error") or last))
     return f"its container ended with {code} before its command was started{': ' + text if text else ''}"
 
 
