@@ -1,13 +1,15 @@
 """Which processes are a container's, asked of the kernel: the engine may say that a container never ran while it does.
 
-A container's processes are those whose cgroup's path has its id. That needs the host's /proc: a daemon that runs in a
-container itself must share the host's pid namespace.
+A container's processes are those in the cgroup that is named after its id. That needs the host's /proc: a daemon that
+runs in a container itself must share the host's pid namespace. Users may make cgroups of their own, under any name, and
+so a cgroup that belongs to somebody else is not believed: its processes could hold another's cards for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +17,7 @@ from pathlib import Path
 from runnersd.machine.host.processes import Process, look, send
 
 _CGROUPS = Path("/sys/fs/cgroup")
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def pids_of(containers: Collection[str]) -> dict[str, list[Process]]:
@@ -29,11 +32,36 @@ def pids_of(containers: Collection[str]) -> dict[str, list[Process]]:
         except OSError:
             continue  # it has just ended
         for container in containers:
-            if container in text:
+            if container in text and _is_in(text, container):
                 process = look(name)
                 if process is not None and not process.dead:
                     found[container].append(process)
     return found
+
+
+def _is_in(cgroups: str, container: str) -> bool:
+    """Whether these lines of /proc/PID/cgroup name the container's own cgroup, which an engine has made."""
+    if not _ID.fullmatch(container):
+        return False
+    for line in cgroups.splitlines():
+        _, controllers, path = line.split(":", 2)
+        parts = path.split("/")
+        for depth, part in enumerate(parts):
+            # As the engines name them: ID, docker-ID.scope, libpod-ID.scope.
+            if part.removesuffix(".scope").rpartition("-")[2] == container:
+                return _owner(controllers, "/".join(parts[: depth + 1])) in (None, 0, os.geteuid())
+    return False
+
+
+def _owner(controllers: str, path: str) -> int | None:
+    """Whose the cgroup at ``path`` is; None where it is not seen, as when it has just been removed."""
+    named = controllers.removeprefix("name=")
+    for base in (_CGROUPS / named,) if named else (_CGROUPS, _CGROUPS / "unified"):
+        try:
+            return (base / path.lstrip("/")).stat().st_uid
+        except OSError:
+            continue
+    return None
 
 
 def alive(container: str) -> list[Process]:
