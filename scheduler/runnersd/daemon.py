@@ -16,6 +16,7 @@ from runners.errors import RunnersError
 from runnersd import systemd
 from runnersd.config import Config, needs_restart, reloaded
 from runnersd.engine import Engine, Machine
+from runnersd.logs import set_up
 from runnersd.machine.cards import CardLocks
 from runnersd.machine.docker.launcher import DockerLauncher
 from runnersd.machine.host.launcher import HostLauncher
@@ -68,10 +69,11 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             private=(str(state.path), str(config.paths.locks)),
         )
         await containers.open()
+        observer = NvmlObserver(timeout=config.gpus.timeout)
         engine = Engine(
             config,
             store,
-            NvmlObserver(timeout=config.gpus.timeout),
+            observer,
             cards,
             launcher,
             machine=_machine(rebooted=store.previous_boot not in (None, boot)),
@@ -89,6 +91,8 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
         def reload() -> None:
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             _reload(engine, load)
+            observer.timeout = engine.config.gpus.timeout
+            set_up(engine.config.log)
             systemd.notify("READY=1")
 
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -87,9 +87,8 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
     if gpu.uuid in world.drained:
         view["reason"] = f"drained: {world.drained[gpu.uuid] or 'no reason given'}"
     elif gpu.owner is not None:
-        view["reason"] = (
-            f"belongs to another daemon: user {gpu.owner.user or 'unknown'}, pid {gpu.owner.pid or 'unknown'}"
-        )
+        whose = f"daemon of {gpu.owner.user}" if gpu.owner.user else "another daemon"
+        view["reason"] = f"{whose}, pid {gpu.owner.pid or 'unknown'}"
     elif foreign:
         first = foreign[0]
         view["reason"] = (

@@ -100,7 +100,9 @@ def test_a_negative_number_is_no_option() -> None:
 def test_what_is_wrong_is_said(line: str, said: str) -> None:
     message = refused(line)
     assert said in message
-    assert message.startswith(f"cannot {line.split()[0]}: ")
+    command = find(line.split()[0])
+    assert command is not None
+    assert message.startswith(f"cannot {command.to}: ")
     assert message.endswith(f"see `runners-client {line.split()[0]} --help`")
 
 

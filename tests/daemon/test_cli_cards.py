@@ -25,13 +25,15 @@ def test_cards_are_shown_drained_and_used(daemon: Daemon) -> None:
     document = json.loads(daemon.run("gpus", "--json").stdout)
     assert [gpu["index"] for gpu in document["gpus"]] == [0, 1, 2, 3]
     plain = daemon.run("gpus").stdout.decode().splitlines()
-    assert plain[0].split()[:2] == ["GPU", "NAME"]
+    assert plain[0].split()[:2] == ["GPU", "NAME"] and not plain[0].endswith("REASON")
     assert len(plain) == 5
     uuid = document["gpus"][1]["uuid"]
     done = daemon.run("drain", uuid, "--reason", "loud fan")
     assert done.stdout.decode().startswith("card 1 (")
     assert "drained" in done.stdout.decode()
     assert json.loads(daemon.run("gpus", "--json").stdout)["gpus"][1]["state"] == "drained"
+    plain = daemon.run("gpus").stdout.decode().splitlines()
+    assert plain[0].endswith("  REASON") and plain[2].endswith("  drained: loud fan")
     assert "free" in daemon.run("undrain", "1").stdout.decode()
     assert daemon.run("drain", "9").returncode == 5
 

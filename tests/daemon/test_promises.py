@@ -82,6 +82,27 @@ def test_a_driver_that_hangs_stalls_nothing(tmp_path: Path, fake_nvml: Callable[
         assert daemon.wait(waits)[0]["state"] == "succeeded"
 
 
+def test_a_reload_takes_on_the_log_and_the_drivers_deadline(
+    tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]
+) -> None:
+    driver = fake_nvml(1)
+    with Daemon(tmp_path / "d", env=driver.environment({}), config={"gpus": {"poll": 0.05, "timeout": 60}}) as daemon:
+        assert "DEBUG request" not in daemon.log.read_text()
+        daemon.configure({"gpus": {"poll": 0.05, "timeout": 1}, "log": {"level": "debug"}})
+        assert daemon.process is not None
+        daemon.process.send_signal(signal.SIGHUP)
+        eventually("it was read again", lambda: "read again" in daemon.log.read_text())
+        daemon.client().health()
+        eventually("the request is logged", lambda: "DEBUG request" in daemon.log.read_text())
+        driver.faults.append(Fault("nvmlDeviceGet*", delay=600.0))
+        driver.write()
+        eventually(
+            "the new deadline passes",
+            lambda: "has not answered for 1 s" in (daemon.client().status()["daemon"].get("notice") or ""),
+            patience=30.0,
+        )
+
+
 def test_a_full_disk_stops_starts_and_not_the_daemon(tmp_path: Path) -> None:
     with Daemon(tmp_path / "d") as daemon:
         (running,) = daemon.submit({"name": "a", "command": ["sleep", "60"]})

@@ -82,6 +82,7 @@ COMMANDS = (
             Option("-w --watch", "look again every second, until q or Ctrl-C"),
             _JSON,
         ],
+        to="show the status",
         examples=["status", "status --watch", "status p3 --json"],
     ),
     Command(
@@ -104,6 +105,7 @@ COMMANDS = (
             Option("-n --tail", "only the last N lines", "N", "number"),
             Option("--attempt", "of this attempt, not the last one", "K", "number"),
         ],
+        to="show logs",
         examples=["logs 12", "logs -f 12", "logs 12 2>/dev/null"],
     ),
     Command(
@@ -163,6 +165,7 @@ COMMANDS = (
             Positional("N", "number", "one", "-100 to 100; above 0 is for operators"),
         ],
         options=[_JSON],
+        to="change the priority",
         examples=["priority 12 -10"],
     ),
     Command(
@@ -177,7 +180,9 @@ COMMANDS = (
         options=[_JSON],
         examples=["update 12 time_limit=4h", "update 12 num_gpus=2 gpu_memory=20GiB", "update 12 env.SEED=3"],
     ),
-    Command("gpus", "gpus:gpus", "the cards", group=_DAEMON, options=[_JSON], examples=["gpus --json"]),
+    Command(
+        "gpus", "gpus:gpus", "the cards", group=_DAEMON, options=[_JSON], examples=["gpus --json"], to="show the cards"
+    ),
     Command(
         "drain",
         "gpus:drain",
@@ -212,6 +217,7 @@ COMMANDS = (
         group=_DAEMON,
         options=[_JSON],
         description="Its log is runnersd.log in the state directory.",
+        to="start a daemon",
         examples=["up"],
     ),
     Command(
@@ -220,6 +226,7 @@ COMMANDS = (
         "stop your own daemon when it is idle",
         group=_DAEMON,
         options=[Option("--now", "cancel its jobs first"), _JSON],
+        to="stop the daemon",
         examples=["down", "down --now"],
     ),
     Command(
@@ -231,6 +238,7 @@ COMMANDS = (
         description="bash:  source <(runners-client completion bash)\n"
         "zsh:   source <(runners-client completion zsh)\n"
         "fish:  runners-client completion fish | source",
+        to="make a completion script",
         examples=["completion bash > ~/.local/share/bash-completion/completions/runners-client"],
     ),
 )

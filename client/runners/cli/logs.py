@@ -21,7 +21,7 @@ def logs(words: Words) -> int:
     client, id = Client(words.text("socket")), int(words.required("ID"))
     tail, asked, go_on = words.number("tail"), words.number("attempt"), words.has("follow")
     if tail is not None and tail < 0:
-        raise InvalidRequest(f"cannot logs: --tail takes a number from 0, not {tail}")
+        raise InvalidRequest(f"cannot show logs: --tail takes a number from 0, not {tail}")
     view = client.job(id)
     if asked is not None and not 0 < asked <= view["attempt"]:
         had = f"its attempts are 1 to {view['attempt']}" if view["attempt"] else "it has not been started"

@@ -96,7 +96,7 @@ def _command(given: list[str]) -> int:
     command = find(name)
     if command is None:
         near = nearest(name, [command.name for command in COMMANDS])
-        _refuse(f"cannot {name}: there is no such command{near}; see `runners-client --help`")
+        _refuse(f"cannot do {name!r}: there is no such command{near}; see `runners-client --help`")
     try:
         words = parse(command, common + rest)
     except Exception as error:

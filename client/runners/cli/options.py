@@ -47,9 +47,12 @@ class Positional:
 
 
 class Command:
-    """A command: its words, its help, and the function of :mod:`runners.cli` that does it (``module:function``)."""
+    """A command: its words, its help, and the function of :mod:`runners.cli` that does it (``module:function``).
 
-    __slots__ = ("description", "does", "examples", "group", "name", "options", "positionals", "summary")
+    ``to`` is what it does, to say that it cannot; its name where that is a verb.
+    """
+
+    __slots__ = ("description", "does", "examples", "group", "name", "options", "positionals", "summary", "to")
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Command:
         options: Sequence[Option] = (),
         description: str = "",
         examples: Sequence[str] = (),
+        to: str = "",
     ) -> None:
         self.name = name
         self.does = does
@@ -71,6 +75,7 @@ class Command:
         self.options = tuple(options)
         self.description = description
         self.examples = tuple(examples)
+        self.to = to or name
 
     @property
     def usage(self) -> str:
@@ -191,7 +196,7 @@ def wrong(command: Command, message: str) -> NoReturn:
     """Refuse the command line."""
     from runners.errors import InvalidRequest
 
-    raise InvalidRequest(f"cannot {command.name}: {message}; see `runners-client {command.name} --help`")
+    raise InvalidRequest(f"cannot {command.to}: {message}; see `runners-client {command.name} --help`")
 
 
 def _unknown(command: Command, flag: str, options: dict[str, Option]) -> NoReturn:

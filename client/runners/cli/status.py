@@ -41,7 +41,7 @@ def look(client: Client, words: Words) -> StatusView:
     if limit is not None and limit < 1:
         from runners.errors import InvalidRequest
 
-        raise InvalidRequest(f"cannot status: --limit takes a number from 1, not {limit}")
+        raise InvalidRequest(f"cannot show the status: --limit takes a number from 1, not {limit}")
     if limit is None and not words.has("json"):
         limit = ROWS
     return client.status(words.all("ID"), all=words.has("all"), mine=words.has("mine"), limit=limit)

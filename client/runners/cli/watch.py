@@ -30,7 +30,9 @@ _WIDE = 115  # where there are so many columns
 def watch(words: Words) -> int:
     """Redraw until the person has seen enough; a daemon that is away is waited for. In a pipe, table after table."""
     if words.has("json"):
-        raise InvalidRequest("cannot status: --json is one document, --watch is many; ask again as often as you like")
+        raise InvalidRequest(
+            "cannot show the status: --json is one document, --watch is many; ask again as often as you like"
+        )
     client, terminal = Client(words.text("socket")), Terminal(sys.stdout)
     view = look(client, words)
     if not terminal.interactive:

@@ -115,4 +115,6 @@ def _value(key: str, value: Any) -> str:
         return ", ".join(one["job"] + (" (finished)" if one["on"] == "finished" else "") for one in value)
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
     return "yes" if value is True else str(value)

@@ -27,7 +27,9 @@ def status(view: StatusView, now: float) -> list[str]:
 
 def cards(gpus: Sequence[GpuView]) -> list[str]:
     """A row a card."""
-    rows = [("GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "STATE", "JOBS", "UUID")]
+    rows: list[tuple[str, ...]] = [
+        ("GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "STATE", "JOBS", "UUID", "REASON")
+    ]
     for gpu in gpus:
         power = gpu.get("power")
         rows.append(
@@ -41,8 +43,11 @@ def cards(gpus: Sequence[GpuView]) -> list[str]:
                 gpu["state"],
                 ",".join(map(str, gpu["jobs"])) or ",".join(f"pid:{pid}" for pid in gpu["foreign_pids"]) or "-",
                 gpu["uuid"],
+                words.clean(gpu.get("reason") or "-"),
             )
         )
+    if all(row[-1] == "-" for row in rows[1:]):
+        rows = [row[:-1] for row in rows]
     return columns(rows, rightmost=(0, 2, 3, 4, 5))
 
 
