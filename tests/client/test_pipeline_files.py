@@ -323,6 +323,9 @@ def test_needs_of_an_item_on_all_are_what_is_above_it(made: Files) -> None:
 
 BAD = {
     "typo in a file key": ("nam: x\njobs: [{command: x}]", ["f.yml:1: nam: unknown key 'nam'; did you mean `name`?; allowed: name, num_jobs, defaults, jobs"]),
+    "typo of the only job's command": ("comand: x\nnum_gpu: 1", [
+        "f.yml:1: comand: unknown key 'comand'; did you mean `command`?",
+        "f.yml:1: expected exactly one of `command`, `script` and `pipeline`, found none", "f.yml:2: num_gpu: unknown key 'num_gpu'; did you mean `num_gpus`?"]),
     "typo of jobs": ("name: x\njbos: []", ["f.yml:2: jbos: unknown key 'jbos'; did you mean `jobs`?; allowed: name, num_jobs, defaults, jobs"]),
     "a job's key on top": (
         "image: x\njobs: [{command: x}]",

@@ -128,12 +128,22 @@ class Expansion:
             top = Place(document.file, 1)
             self._wrong(top, f"expected a mapping with `jobs`, or a list of jobs, found {shown(plain(root))}", scope)
             return {}
-        if "jobs" not in root.entries and any(key in root.entries for key in schema.WORK_KEYS):
+        if self._is_one_job(root):
             keys = {name: entry for name, entry in root.entries.items() if name != "num_jobs"}
             single = Listing(root.line, [Table(root.line, keys)])
             self._walk(scope, single, None, groups)
             return read_values(document.file, root, (), ("name", "num_jobs"))
         return self._pipeline(scope, root, groups)
+
+    def _is_one_job(self, root: Table) -> bool:
+        """Whether a file is meant to be a job: it has no `jobs`, but some work to do, perhaps misspelt."""
+        if "jobs" in root.entries:
+            return False
+        unknown = [key for key in root.entries if key not in schema.PIPELINE_KEYS]
+        if any(key in schema.WORK_KEYS for key in unknown):
+            return True
+        near = [self.check.nearest(key, ["jobs", *schema.WORK_KEYS]) for key in unknown]
+        return "jobs" not in near and any(near)
 
     def _pipeline(self, scope: _Scope, root: Table, groups: list[Group]) -> dict[str, Value]:
         """A file with `jobs`."""
