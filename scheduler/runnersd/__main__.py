@@ -45,8 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     set_up(config.log)
     # The daemon's own files are nobody else's; what a job creates follows its submitter's umask.
     os.umask(0o077)
-    import uvloop
-    from runnersd.daemon import run  # isort: skip  (heavy: `--check-config` and `--version` answer without it)
+    try:
+        import uvloop
+        from runnersd.daemon import run  # isort: skip  (heavy: `--check-config` and `--version` answer without it)
+    except ModuleNotFoundError as missing:
+        how = "`pip install 'runnersd[daemon]'` brings it"
+        print(f"runnersd: cannot start: {missing.name} is missing; {how}", file=sys.stderr)  # noqa: T201
+        return 1
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

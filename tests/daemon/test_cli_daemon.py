@@ -127,3 +127,14 @@ def test_a_daemon_that_dies_is_started_again(cli: Cli) -> None:
     done = json.loads(cli("up", "--json").stdout)
     assert done["state"] == "started"
     assert done["pid"] != pid
+
+
+def test_without_what_the_daemon_needs_it_says_how_to_get_it(home: Path) -> None:
+    """A plain install is the client alone."""
+    plain = "import sys; sys.modules['uvloop'] = None; from runnersd.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", plain, "--state-dir", home / "state"], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "client"), str(ROOT / "scheduler")])},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "runnersd: cannot start: uvloop is missing; `pip install 'runnersd[daemon]'` brings it\n"
