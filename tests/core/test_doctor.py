@@ -11,7 +11,7 @@ import pytest
 
 from core.pages import rows, section, text_of, words_in
 from runnersd.config import Config, ContainersConfig, DirectoriesConfig, Paths
-from runnersd.doctor import report
+from runnersd.doctor import containers, report
 from runnersd.doctor.examination import examine
 from runnersd.doctor.facts import (
     Card,
@@ -30,6 +30,7 @@ from runnersd.doctor.facts import (
 )
 from runnersd.doctor.finding import Finding, Level, failure, ok, warning
 from runnersd.doctor.versions import HOLES, check_version, is_mended, parse, parse_api
+from runnersd.machine.docker import connection
 
 GIB = 1 << 30
 PATHS = Paths(
@@ -51,7 +52,7 @@ INFO = EngineInfo(
     runtimes=("runc", "nvidia"),
     default_runtime="runc",
     cdi_directories=("/etc/cdi",),
-    devices=("nvidia.com/gpu=all",),
+    devices=("nvidia.com/gpu=all", "nvidia.com/gpu=GPU-1f"),
     security=("name=apparmor", "name=seccomp,profile=builtin"),
     root="/var/lib/docker",
 )
@@ -179,8 +180,8 @@ CASES: list[tuple[Facts, str, Level, str, str]] = [
     (engine(version=Unseen("connection refused")), "engine", Level.FAILURE, "connection refused", "systemctl status"),
     (engine(version=Unseen("permission denied")), "engine", Level.WARNING, "permission denied", ""),
     (version(components={"podman engine": "5.0"}), "engine", Level.WARNING, "Podman", ""),
-    (version(api="1.40", oldest_api="1.12"), "api", Level.FAILURE, "1.41 (Docker 20.10) is the oldest", "apt-get"),
-    (version(api="1.60", oldest_api="1.55"), "api", Level.FAILURE, "1.52 is the newest", "pip install"),
+    (version(api="1.39", oldest_api="1.12"), "api", Level.FAILURE, "1.40 (Docker 19.03) is the oldest", "apt-get"),
+    (version(api="1.60", oldest_api="1.55"), "api", Level.FAILURE, "1.51 is the newest", "pip install"),
     (version(version="20.10.17"), "dockerd", Level.FAILURE, "CVE-2022-36109", "docker-ce"),
     (version(version="28.5.2"), "dockerd", Level.WARNING, "docker cp", "docker-ce"),
     (version(version="20.10.17+dfsg1"), "dockerd", Level.WARNING, "security tracker", "docker.io"),
@@ -196,7 +197,7 @@ CASES: list[tuple[Facts, str, Level, str, str]] = [
     (info(runtimes=("nvidia",)), "runtime", Level.FAILURE, "no runtime `runc`", "systemctl"),
     (info(live_restore=False), "live-restore", Level.WARNING, "ends every running container", '# add "live-restore": true'),
     (info(live_restore=False, swarm=True), "live-restore", Level.WARNING, "beside swarm", "swarm leave"),
-    (info(logging_drivers=("syslog",)), "logging", Level.FAILURE, "the engine has syslog", "systemctl"),
+    (info(logging_drivers=("local", "syslog")), "logging", Level.FAILURE, "the engine has local, syslog", "systemctl"),
     (info(memory_limit=False, pids_limit=False), "limits", Level.WARNING, "memory and processes", "# add cgroup_enable"),
     (engine(info=replace(INFO, devices=(), runtimes=("runc",)), toolkit=None), "gpu-path", Level.WARNING, "cannot pass cards", "apt-get install nvidia-container"),
     (info(devices=(), runtimes=("runc",)), "gpu-path", Level.WARNING, "installed, but the engine does not use it", "nvidia-ctk"),
@@ -265,14 +266,20 @@ def test_cards_are_lost_at_a_daemon_reload_only_where_a_hook_brings_them() -> No
         ).level
 
     assert level(cgroup_driver="cgroupfs") is Level.OK
-    assert level(devices=("nvidia.com/gpu=0",)) is Level.OK
-    assert level(devices=("vendor.com/nic=0",)) is Level.FAILURE
-    older = replace(bare, engine=replace(bare.engine, info=replace(INFO, devices=None), cdi_files=("/etc/cdi/a.yaml",)))
+    assert level(devices=("nvidia.com/gpu=GPU-1f",)) is Level.OK
+    assert level(devices=("vendor.com/nic=0", "nvidia.com/gpu=0")) is Level.FAILURE, "jobs ask by UUID"
+    older = replace(bare, engine=replace(bare.engine, info=replace(INFO, devices=()), cdi_files=("/etc/cdi/a.yaml",)))
     assert found(older, "gpu-reload").level is Level.OK
     without = replace(bare, engine=replace(bare.engine, info=replace(INFO, devices=(), runtimes=("runc",))))
     assert not [one for one in findings(without) if one.check == "gpu-reload"], "no card comes at all"
+    hooked = replace(without, engine=replace(without.engine, hook=True))
+    assert found(hooked, "gpu-reload").level is Level.FAILURE
     none = replace(bare, cards=CardFacts(nvml=Driver(absent="not loaded")))
     assert not [one for one in findings(none) if one.check in ("gpu-reload", "gpu-path", "nvml")]
+
+
+def test_the_versions_of_the_api_are_the_launchers() -> None:
+    assert containers.API == (connection.OLDEST, connection.NEWEST)
 
 
 def test_a_user_may_be_in_the_engines_group_for_a_daemon_of_their_own() -> None:

@@ -14,10 +14,14 @@ from typing import Any
 
 import pytest
 
+from engine import SHELL
+from engine import Engine as DockerEngine
 from fake_nvml import FakeDriver, Fault
 from runnersd.config import Config, ContainersConfig, DirectoriesConfig, Paths
 from runnersd.doctor import engine_answers, gather, machine_looks
+from runnersd.doctor.examination import examine
 from runnersd.doctor.facts import DaemonFacts, EngineInfo, EngineVersion, SocketFile, Unseen
+from runnersd.doctor.finding import Level
 from runnersd.doctor.gather import gather as gather_all
 from runnersd.doctor.looking import Look
 from runnersd.machine.nvml.survey import MISMATCH, Survey, survey
@@ -48,7 +52,10 @@ class Engine:
 
     def _answer(self, connection: socket.socket) -> None:
         with connection:
-            target = connection.recv(65536).split(b" ", 2)[1].decode()
+            words = connection.recv(65536).split(b" ", 2)
+            if len(words) < 3:
+                return  # somebody who only looks whose socket it is
+            target = words[1].decode()
             self.asked.append(target)
             try:
                 self._serve(connection, target)
@@ -186,7 +193,7 @@ def test_values_are_made_of_what_docker_says() -> None:
         "systemd", True, "json-file", ("json-file", "local"), ("nvidia", "runc"), "runc", ("/etc/cdi",), ("nvidia.com/gpu=0",),
         ("name=seccomp,profile=builtin",), (), (), "/var/lib/docker", True, False, True,
     )  # fmt: skip
-    assert engine_answers.info({}).devices is None
+    assert engine_answers.info({}).devices == ()
     assert not engine_answers.info({"Swarm": {"LocalNodeState": "inactive"}}).swarm
 
 
@@ -340,10 +347,11 @@ def test_groups_that_there_are() -> None:
 
 
 def test_cdi_specifications_are_found_by_what_they_say(tmp_path: Path) -> None:
-    (tmp_path / "nvidia.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\n")
+    (tmp_path / "nvidia.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: GPU-1f}]\n")
+    (tmp_path / "indices.yaml").write_text("cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices: [{name: '0'}]\n")
     (tmp_path / "other.json").write_text('{"kind": "vendor.com/nic"}')
-    (tmp_path / "notes.txt").write_text("nvidia.com/gpu")
-    found = machine_looks.cdi_files((str(tmp_path), str(tmp_path / "none")), "nvidia.com/gpu")
+    (tmp_path / "notes.txt").write_text("nvidia.com/gpu GPU-1f")
+    found = machine_looks.cdi_files((str(tmp_path), str(tmp_path / "none")))
     assert found == (str(tmp_path / "nvidia.yaml"),)
 
 
@@ -383,7 +391,7 @@ def test_everything_is_looked_at(
     }
     docker = engine(lambda connection, target: connection.sendall(answers[target]))
     daemon = engine(saying(http({"daemon": {"version": "0.1.0", "pid": os.getpid()}})))
-    (tmp_path / "nvidia.yaml").write_text("kind: nvidia.com/gpu\n")
+    (tmp_path / "nvidia.yaml").write_text("kind: nvidia.com/gpu\ndevices: [{name: GPU-1f}]\n")
     config = Config(
         containers=ContainersConfig(socket=docker.path, image="lab/torch:1"),
         directories=DirectoriesConfig(data=str(tmp_path / "data")),
@@ -398,3 +406,20 @@ def test_everything_is_looked_at(
     assert set(facts.places) == {"state", "data", "docker"}
     assert facts.config_file is False
     assert facts.cards.nvml.cards[0].persistent  # type: ignore[union-attr]
+
+
+def test_a_real_engine_is_examined(
+    docker_engine: DockerEngine, fake_nvml: Callable[[int], FakeDriver], tmp_path: Path
+) -> None:
+    """Docker as Debian has it, with the tests' hook for cards: nothing of it is a failure but what old versions have."""
+    paths = Paths(tmp_path / "runnersd.yml", tmp_path / "s", tmp_path / "state", tmp_path / "locks")
+    config = Config(containers=ContainersConfig(socket=str(docker_engine.socket), image=SHELL), paths=paths)
+    facts = gather_all(config, None, fake_nvml(1).environment())
+    assert isinstance(facts.engine.version, EngineVersion)
+    assert isinstance(facts.engine.info, EngineInfo)
+    assert (facts.engine.hook, facts.engine.image) == (True, True)
+    levels = {one.check: one.level for _group, found in examine(facts) for one in found}
+    checked = ("engine", "api", "logging", "gpu-path", "gpu-reload", "image", "engine-rights")
+    assert {name: levels[name] for name in checked if name in levels} == dict.fromkeys(checked, Level.OK)
+    assert levels["live-restore"] is Level.WARNING
+    assert not {"docker-init", "seccomp", "engine-tcp", "runtime"} & set(levels)

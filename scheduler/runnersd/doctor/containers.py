@@ -9,10 +9,10 @@ from runnersd.doctor.facts import EngineFacts, EngineInfo, EngineVersion, Unseen
 from runnersd.doctor.finding import Finding, failure, ok, warning
 from runnersd.doctor.versions import check_version, parse_api
 
-#: The oldest API that has everything a job's container is made with, and the newest one that was tried.
-API = ((1, 41), (1, 52))
-#: The kind of a CDI device that is an NVIDIA card.
-CDI_KIND = "nvidia.com/gpu"
+#: The oldest API that has everything a job's container is made with, and the newest one that was tried: the launcher's.
+API = ((1, 40), (1, 51))
+#: How a CDI device that is an NVIDIA card begins: by its UUID, which is how a job's cards are asked for.
+CDI_CARD = "nvidia.com/gpu=GPU-"
 
 _RESTART = "systemctl restart docker"
 _INSTALL_TOOLKIT = (
@@ -56,7 +56,7 @@ def check_engine(facts: EngineFacts, config: Config, *, cards: bool, linked: boo
     yield from _limits(info)
     if cards:
         yield _passing(facts, info)
-        if _has_cdi(facts, info) or "nvidia" in info.runtimes:
+        if _has_cdi(facts, info) or _has_hook(facts, info):
             yield _reload(facts, info, linked)
     if config.containers.image is not None:
         yield _image(config.containers.image, facts.image)
@@ -85,7 +85,7 @@ def _api(version: EngineVersion) -> Finding:
     oldest, newest = API
     low, high = parse_api(version.oldest_api), parse_api(version.api)
     if high < oldest:
-        text = f"speaks API {version.api}; {_dotted(oldest)} (Docker 20.10) is the oldest that `runners` can use"
+        text = f"speaks API {version.api}; {_dotted(oldest)} (Docker 19.03) is the oldest that `runners` can use"
         return failure("api", text, "apt-get update && apt-get install --only-upgrade docker-ce docker.io")
     if low > newest:
         text = f"speaks API {version.oldest_api} and newer; {_dotted(newest)} is the newest that `runners` knows"
@@ -119,10 +119,9 @@ def _live_restore(info: EngineInfo) -> Finding:
 
 
 def _logging(info: EngineInfo) -> Finding:
-    if info.logging_drivers and not {"local", "json-file"} & set(info.logging_drivers):
+    if info.logging_drivers and "json-file" not in info.logging_drivers:
         have = ", ".join(info.logging_drivers[:8])
-        text = f"jobs' output needs the logging driver `local` or `json-file`; the engine has {have}"
-        return failure("logging", text, _RESTART)
+        return failure("logging", f"jobs' output needs the logging driver `json-file`; the engine has {have}", _RESTART)
     return ok("logging", f"default `{info.logging}`; jobs' containers bring their own driver, with a limit")
 
 
@@ -140,16 +139,19 @@ def _has_cdi(facts: EngineFacts, info: EngineInfo) -> bool:
     """Whether the engine would find the cards by CDI."""
     if not info.cdi_directories:
         return False
-    if info.devices is not None:
-        return any(device.startswith(CDI_KIND) for device in info.devices)
-    return bool(facts.cdi_files)
+    return bool(facts.cdi_files) or any(device.startswith(CDI_CARD) for device in info.devices)
+
+
+def _has_hook(facts: EngineFacts, info: EngineInfo) -> bool:
+    """Whether the engine passes cards without CDI: by the NVIDIA runtime, or by the hook on its PATH."""
+    return "nvidia" in info.runtimes or facts.hook
 
 
 def _passing(facts: EngineFacts, info: EngineInfo) -> Finding:
     if _has_cdi(facts, info):
-        return ok("gpu-path", f"CDI: the engine knows the cards as {CDI_KIND}")
-    if "nvidia" in info.runtimes:
-        return ok("gpu-path", "the NVIDIA runtime passes cards to containers")
+        return ok("gpu-path", "CDI: the engine knows the cards by their UUIDs")
+    if _has_hook(facts, info):
+        return ok("gpu-path", "NVIDIA's hook passes cards to containers")
     if facts.toolkit is not None:
         text = (
             "the NVIDIA Container Toolkit is installed, but the engine does not use it: jobs in containers get no cards"

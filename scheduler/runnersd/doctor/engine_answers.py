@@ -63,7 +63,6 @@ def info(said: Any) -> EngineInfo:
     if not isinstance(said, dict):
         raise NotAnEngine("it does not describe itself: is it a container engine?")
     plugins = _mapping(said.get("Plugins"))
-    devices = said.get("DiscoveredDevices")
     return EngineInfo(
         cgroup_driver=str(said.get("CgroupDriver", "")),
         live_restore=said.get("LiveRestoreEnabled") is True,
@@ -72,7 +71,7 @@ def info(said: Any) -> EngineInfo:
         runtimes=tuple(map(str, _mapping(said.get("Runtimes")))),
         default_runtime=str(said.get("DefaultRuntime", "")),
         cdi_directories=_texts(said.get("CDISpecDirs")),
-        devices=tuple(str(_mapping(one).get("ID", "")) for one in devices) if isinstance(devices, list) else None,
+        devices=tuple(str(_mapping(one).get("ID", "")) for one in _list(said.get("DiscoveredDevices"))),
         security=_texts(said.get("SecurityOptions")),
         authorization=_texts(plugins.get("Authorization")),
         warnings=_texts(said.get("Warnings")),
@@ -87,5 +86,9 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else ()
+    return tuple(map(str, _list(value)))

@@ -59,7 +59,7 @@ class EngineVersion:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """The part of `GET /info` that matters. ``devices`` is None from an engine too old to tell."""
+    """The part of `GET /info` that matters. ``devices`` are CDI's; an engine before 28.2 does not tell them."""
 
     cgroup_driver: str = ""
     live_restore: bool = False
@@ -68,7 +68,7 @@ class EngineInfo:
     runtimes: tuple[str, ...] = ()
     default_runtime: str = ""
     cdi_directories: tuple[str, ...] = ()
-    devices: tuple[str, ...] | None = None
+    devices: tuple[str, ...] = ()
     security: tuple[str, ...] = ()
     authorization: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -90,9 +90,10 @@ class SocketFile:
 
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
-    """The container engine at ``path``. ``cdi_files`` are specs that name NVIDIA cards.
+    """The container engine at ``path``.
 
-    ``image`` is whether the configured default image is there; None when none is configured.
+    ``cdi_files`` are specifications that name NVIDIA cards by UUID; ``hook`` is whether the engine has NVIDIA's hook on
+    its PATH. ``image`` is whether the configured default image is there; None when none is configured.
     """
 
     path: str
@@ -100,6 +101,7 @@ class EngineFacts:
     version: EngineVersion | Unseen
     info: EngineInfo | Unseen
     cdi_files: tuple[str, ...] = ()
+    hook: bool = False
     toolkit: str | None = None  #: version of the NVIDIA Container Toolkit
     image: bool | Unseen | None = None
 

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 from runnersd.config import Config
 from runnersd.doctor import engine_answers, machine_looks
-from runnersd.doctor.containers import CDI_KIND
 from runnersd.doctor.facts import (
     CardFacts,
     DaemonFacts,
@@ -24,6 +23,7 @@ from runnersd.doctor.facts import (
     Unseen,
 )
 from runnersd.doctor.looking import Look
+from runnersd.machine.docker.instance import finds_hook, instance_of
 from runnersd.store.opening import SQLITE_VERSION
 from runnersd.store.place import read_mountinfo
 
@@ -96,19 +96,21 @@ def _engine(config: Config) -> EngineFacts:
 
     file = Look(partial(machine_looks.socket_file, Path(path)), FILES)
     toolkit = Look(machine_looks.toolkit_version, FILES)
+    hook = Look(lambda: finds_hook(instance_of(path)), FILES)
     version = asked("/version", engine_answers.version)
     info = asked("/info", engine_answers.info)
     image = asked(f"/images/{quote(name, safe='/:@')}/json", lambda said: said is not None) if name else None
     answered, found = info.seen(), toolkit.seen()
     specs: tuple[str, ...] | Unseen = ()
     if isinstance(answered, EngineInfo):
-        specs = Look(partial(machine_looks.cdi_files, answered.cdi_directories, CDI_KIND), FILES).seen()
+        specs = Look(partial(machine_looks.cdi_files, answered.cdi_directories), FILES).seen()
     return EngineFacts(
         path=path,
         file=file.seen(),
         version=version.seen(),
         info=answered,
         cdi_files=() if isinstance(specs, Unseen) else specs,
+        hook=hook.seen() is True,
         toolkit="unknown" if isinstance(found, Unseen) else found,
         image=image.seen() if image is not None else None,
     )

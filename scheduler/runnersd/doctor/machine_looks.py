@@ -147,13 +147,15 @@ def lock_facts(path: Path) -> LockFacts:
     return LockFacts(place, stat.S_IMODE(found.st_mode), found.st_uid)
 
 
-def cdi_files(directories: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """CDI specifications in these directories that speak of ``kind``."""
+def cdi_files(directories: tuple[str, ...]) -> tuple[str, ...]:
+    """CDI specifications in these directories that name NVIDIA cards by UUID."""
     found = []
     for directory in directories:
         for file in sorted(Path(directory).glob("*")):
-            if file.suffix in (".yaml", ".yml", ".json") and kind in file.read_text(encoding="utf-8", errors="replace"):
-                found.append(str(file))
+            if file.suffix in (".yaml", ".yml", ".json"):
+                text = file.read_text(encoding="utf-8", errors="replace")
+                if "nvidia.com/gpu" in text and "GPU-" in text:
+                    found.append(str(file))
     return tuple(found)
 
 
