@@ -1,0 +1,61 @@
+"""What a plan says: decisions, why the others wait, and when to look again. Values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runnersd.model import GpuId, Job, Reason
+from runnersd.snapshot import Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Reserve these cards for the job and launch it."""
+
+    job: Job
+    gpus: tuple[GpuId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End a live job, for this reason."""
+
+    job: Job
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Settle a job that will never run."""
+
+    job: Job
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Settle a job that cannot be started, though nothing stands in its way."""
+
+    job: Job
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Find out which image a name means, and have it pulled if it is not there."""
+
+    image: str
+
+
+Decision = Start | Stop | Drop | Fail | Resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds)."""
+
+    decisions: tuple[Decision, ...] = ()
+    blocked: Mapping[Shape, Reason] = field(default_factory=dict)
+    look_again: float | None = None
+    next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get

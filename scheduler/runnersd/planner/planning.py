@@ -1,0 +1,29 @@
+"""The plan: what has to end, what will never run, and what starts."""
+
+from __future__ import annotations
+
+from runnersd.planner.decisions import Decision, Drop, Fail, Plan, Resolve
+from runnersd.planner.stops import deadlines, stops
+from runnersd.planner.walk import Walk
+from runnersd.planner.world import World
+
+
+def plan(world: World, now: float) -> Plan:
+    """The next decisions. The same world and clock give the same plan."""
+    snapshot = world.snapshot
+    decisions: list[Decision] = [*stops(world, now)]
+    for id in sorted(snapshot.doomed):
+        job = snapshot.jobs[id]
+        decisions.append(Drop(job, snapshot.progress[job.pipeline.id].failed_need(job)))
+    walk = Walk(world, now)
+    if world.paused is None and world.low_disk is None:
+        walk.run()
+    times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
+    settled = [Fail(job, reason) for job, reason in walk.failed]
+    resolve = [Resolve(image) for image in walk.images.unresolved]
+    return Plan(
+        (*decisions, *settled, *walk.starts, *resolve),
+        walk.blocked,
+        min(times, default=None),
+        tuple(walk.cards.next_up),
+    )

@@ -1,0 +1,40 @@
+"""What must end: jobs over their time limit, and jobs whose card is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runners.api import Code, JobState
+from runnersd.model import Job, Reason
+from runnersd.planner.decisions import Stop
+from runnersd.planner.world import World
+
+
+def time_limit_of(job: Job) -> float | None:
+    """When a running job must be stopped (Unix seconds), if ever."""
+    if job.spec.time_limit is None or job.started_at is None:
+        return None
+    return job.started_at + job.spec.time_limit
+
+
+def stops(world: World, now: float) -> Iterator[Stop]:
+    """The live jobs that must end now."""
+    seen = {gpu.uuid: gpu for gpu in world.inventory.gpus}
+    complete = not world.inventory.stale and world.inventory.problem is None
+    for job in world.snapshot.live.values():
+        if job.state not in (JobState.STARTING, JobState.RUNNING):
+            continue
+        lost = [id for id in job.gpus if (id in seen and seen[id].lost) or (id not in seen and complete)]
+        limit = time_limit_of(job)
+        if lost:
+            yield Stop(job, Reason(Code.GPU_LOST, f"the driver lost card {', '.join(lost)}"))
+        elif limit is not None and now >= limit:
+            yield Stop(job, Reason(Code.TIME_LIMIT, f"over its time limit of {job.spec.time_limit:g} s"))
+
+
+def deadlines(world: World, now: float) -> Iterator[float]:
+    """When live jobs will have to end (Unix seconds)."""
+    for job in world.snapshot.live.values():
+        limit = time_limit_of(job)
+        if limit is not None and limit > now and job.state is not JobState.STOPPING:
+            yield limit

@@ -1,0 +1,58 @@
+"""What a plan is made of, and what it says about a card whoever of ours holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from runners.api import Code
+from runnersd.inventory import foreign_processes
+from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, ImageState, Inventory, JobId, Reason
+from runnersd.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Everything a plan depends on, but the clock. Sizes in bytes."""
+
+    snapshot: Snapshot
+    inventory: Inventory
+    drained: Mapping[GpuId, str] = field(default_factory=dict)
+    paused: str | None = None
+    low_disk: str | None = None
+    max_running: int = 64
+    cpus: float = 1.0
+    memory: int = 1 << 62
+    margin: int = 0  #: memory of a card that stays free beside a job's `gpu_memory`
+    foreign: ForeignPolicy = field(default_factory=ForeignPolicy)
+    supervisors: Mapping[JobId, int] = field(default_factory=dict)
+    engine: EngineState = field(default_factory=EngineState)
+    images: Mapping[str, ImageState] = field(default_factory=dict)
+    proven_dead: frozenset[int] = frozenset()  #: supervisors that ended since the inventory was taken
+
+
+def usable(gpu: Gpu, world: World) -> Reason | None:
+    """Why a new job cannot have the card at all, whoever of ours holds it; None when it can."""
+    if gpu.lost:
+        return Reason(Code.NO_FREE_GPU, f"card {gpu.index} is lost")
+    if gpu.uuid in world.drained:
+        return Reason(Code.NO_FREE_GPU, f"card {gpu.index} is drained")
+    if gpu.owner is not None:
+        whose = gpu.owner.user or "another user"
+        return Reason(
+            Code.FOREIGN_GPU_USE, f"card {gpu.index} belongs to another daemon of {whose} (pid {gpu.owner.pid})"
+        )
+    foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
+    if foreign:
+        process = foreign[0]
+        return Reason(
+            Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {process.name or 'a process'} (pid {process.pid})"
+        )
+    return None
+
+
+def supervisors_on(gpu: Gpu, world: World) -> frozenset[int]:
+    """The supervisors whose processes belong on the card: its holders', and those proven dead since it was seen."""
+    holders = world.snapshot.holders.get(gpu.uuid, {})
+    mine = {world.supervisors[id] for id in holders if id in world.supervisors}
+    return world.proven_dead | mine
