@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from collections.abc import Callable, Mapping
@@ -23,7 +24,7 @@ from runnersd.doctor.facts import (
     Unseen,
 )
 from runnersd.doctor.looking import Look
-from runnersd.machine.docker.instance import finds_hook, instance_of
+from runnersd.machine.docker.instance import finds_hook, who_answers
 from runnersd.store.opening import SQLITE_VERSION
 from runnersd.store.place import read_mountinfo
 
@@ -96,7 +97,7 @@ def _engine(config: Config) -> EngineFacts:
 
     file = Look(partial(machine_looks.socket_file, Path(path)), FILES)
     toolkit = Look(machine_looks.toolkit_version, FILES)
-    hook = Look(lambda: finds_hook(instance_of(path)), FILES)
+    hook = Look(lambda: finds_hook(asyncio.run(who_answers(path))), FILES)
     version = asked("/version", engine_answers.version)
     info = asked("/info", engine_answers.info)
     image = asked(f"/images/{quote(name, safe='/:@')}/json", lambda said: said is not None) if name else None
