@@ -385,6 +385,7 @@ def test_everything_is_looked_at(
     engine: Callable[[Serve], Engine], fake_nvml: Callable[[int], FakeDriver], tmp_path: Path
 ) -> None:
     answers = {
+        "/_ping": http(b"OK"),
         "/version": http({"Version": "29.5.1", "ApiVersion": "1.52"}),
         "/info": http({"DockerRootDir": str(tmp_path), "CDISpecDirs": [str(tmp_path)]}),
         "/images/lab/torch:1/json": http({"message": "no such image"}, "404 Not Found"),

@@ -97,7 +97,7 @@ def _engine(config: Config) -> EngineFacts:
 
     file = Look(partial(machine_looks.socket_file, Path(path)), FILES)
     toolkit = Look(machine_looks.toolkit_version, FILES)
-    hook = Look(lambda: finds_hook(asyncio.run(who_answers(path))), FILES)
+    hook = Look(lambda: finds_hook(asyncio.run(who_answers(path))), ANSWER)
     version = asked("/version", engine_answers.version)
     info = asked("/info", engine_answers.info)
     image = asked(f"/images/{quote(name, safe='/:@')}/json", lambda said: said is not None) if name else None
