@@ -7,6 +7,7 @@ engine's buffer comes in several frames of one time.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 _HEADER = 8
@@ -54,37 +55,54 @@ class Demultiplexer:
 
 
 class Position(NamedTuple):
-    """How far a copy has come: the time of the last piece copied, and how many of that time have been."""
+    """How far a copy of one stream has come: the time of the last piece copied, and how many of that time have been."""
 
     at: str = ""
     pieces: int = 0
 
 
 class Resume:
-    """Leaves out the pieces up to a position: what was copied before, which a stream that is opened again repeats."""
+    """Leaves out the pieces up to where a copy had come, which a log that is opened again repeats.
 
-    def __init__(self, position: Position) -> None:
-        self.position = position
-        self._skip = position.pieces
-        self._from = position.at
+    Each stream has its own position (of stdout, of stderr). Only within a stream do times never go back: all of a line
+    that comes in pieces has the time of its beginning, which may be hours ago for a progress bar.
+    """
+
+    def __init__(self, positions: Sequence[Position] = (Position(), Position())) -> None:
+        self.positions = list(positions)
+        self._from = [position.at for position in positions]
+        self._skip = [position.pieces for position in positions]
+
+    @property
+    def since(self) -> str:
+        """The time before which everything has been copied; empty when that may be nothing."""
+        return min((position.at for position in self.positions), key=comparable)
 
     def fresh(self, piece: Piece) -> bool:
         """Whether the piece has not been copied yet; from then on it has."""
-        if self._from:
-            if comparable(piece.at) < comparable(self._from):
-                return False
-            if piece.at == self._from and self._skip:
-                self._skip -= 1
-                return False
-            if comparable(piece.at) > comparable(self._from):
-                self._from = ""
-        same = piece.at == self.position.at
-        self.position = Position(piece.at, self.position.pieces + 1 if same else 1)
+        number = piece.stream - 1
+        if self._from[number] and self._copied(number, piece.at):
+            return False
+        at, pieces = self.positions[number]
+        self.positions[number] = Position(piece.at, pieces + 1 if piece.at == at else 1)
         return True
+
+    def _copied(self, number: int, at: str) -> bool:
+        last = self._from[number]
+        if at == last and self._skip[number]:
+            self._skip[number] -= 1
+            return True
+        if comparable(at) < comparable(last):
+            return True
+        if at != last:
+            self._from[number] = ""
+        return False
 
 
 def comparable(at: str) -> str:
-    """The engine's times as texts that sort: it leaves out trailing zeros of the fraction."""
+    """The engine's times as texts that sort: it leaves out trailing zeros of the fraction. No time is before all."""
+    if not at:
+        return at
     whole, _, fraction = at.rstrip("Z").partition(".")
     return f"{whole}.{fraction:0<9}"
 

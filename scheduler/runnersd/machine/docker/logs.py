@@ -1,9 +1,9 @@
 """A container's output on its way into the attempt's logs, copied while it runs and taken up again by the next daemon.
 
 The engine keeps a container's output with the time of each line. How far the copy has come is kept in a small file
-beside the logs: their sizes, and the last line's time. Whoever takes it up cuts the logs to these sizes and asks the
-engine for what came after. So nothing is lost and nothing repeated, whenever the copier was killed; what a reader has
-already read is written again as it was.
+beside the logs: their sizes, and the time of each one's last line. Whoever takes it up cuts the logs to these sizes
+and asks the engine for what came after. So nothing is lost and nothing repeated, whenever the copier was killed; what a
+reader has already read is written again as it was.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from contextlib import suppress
 
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound
-from runnersd.machine.docker.frames import Demultiplexer, Piece, Position, Resume
+from runnersd.machine.docker.frames import Demultiplexer, Position, Resume
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class LogCopy:
         self._limit = limit
         self._sizes = [0, 0]
         self._files = [-1, -1]
-        self._position = Position()
+        self._positions = [Position(), Position()]
         self._noted = 0.0
         self._resumed = False
 
@@ -74,28 +74,27 @@ class LogCopy:
 
     async def _copy(self, *, follow: bool) -> None:
         self._resume()
-        resume = Resume(self._position)
+        resume = Resume(self._positions)
         demultiplexer = Demultiplexer()
         params = {"follow": "1" if follow else "0", "stdout": "1", "stderr": "1", "timestamps": "1"}
-        if self._position.at:
-            params["since"] = _unix(self._position.at)
+        if resume.since:
+            params["since"] = _unix(resume.since)
         path = f"containers/{self._container}/logs"
         async with self._connection.stream(path, params, f"read the output of {self._container[:12]}") as chunks:
             async for chunk in chunks:
-                for piece in demultiplexer.feed(chunk):
-                    if resume.fresh(piece):
-                        self._keep(piece)
-                self._position = resume.position
+                fresh = [piece for piece in demultiplexer.feed(chunk) if resume.fresh(piece)]
+                for number in (0, 1):
+                    self._keep(number, b"".join(piece.data for piece in fresh if piece.stream == number + 1))
+                self._positions = resume.positions
                 if time.monotonic() - self._noted >= _NOTE_EVERY:
                     self._write_note()
 
-    def _keep(self, piece: Piece) -> None:
-        number = piece.stream - 1
+    def _keep(self, number: int, new: bytes) -> None:
         room = self._limit - self._sizes[number]
-        if room < 0:
+        if room < 0 or not new:
             return
-        data = piece.data[:room]
-        if len(piece.data) > room:
+        data = new[:room]
+        if len(new) > room:
             self.truncated = True
             data += f"\n[runners: cut here, at {self._limit} bytes]\n".encode()
         try:
@@ -108,7 +107,7 @@ class LogCopy:
                 data = data[written:]
         except OSError:  # a full disk: the rest is dropped, and the job says so
             self.truncated = True
-        if len(piece.data) > room:
+        if len(new) > room:
             self._sizes[number] = self._limit + 1
 
     def _resume(self) -> None:
@@ -116,22 +115,21 @@ class LogCopy:
         if self._resumed:
             return
         self._resumed = True
-        sizes, position, truncated = [0, 0], Position(), False
+        sizes, positions, truncated = [0, 0], [Position(), Position()], False
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             with open(self._note, encoding="ascii") as file:
                 said = json.load(file)
-            sizes, position = [int(size) for size in said["sizes"]], Position(str(said["at"]), int(said["pieces"]))
-            truncated = bool(said["truncated"])
+            read = [Position(str(at), int(pieces)) for at, pieces in said["positions"]]
+            sizes, positions, truncated = [int(size) for size in said["sizes"]], read, bool(said["truncated"])
         for number, path in enumerate(self._paths):
             if sizes[number] <= self._limit:  # past it the last bytes are the word that something was left out
                 with suppress(FileNotFoundError):
                     os.truncate(path, min(sizes[number], os.stat(path).st_size))
-        self._sizes, self._position, self.truncated = sizes, position, truncated
+        self._sizes, self._positions, self.truncated = sizes, positions, truncated
 
     def _write_note(self) -> None:
         self._noted = time.monotonic()
-        said = {"sizes": self._sizes, "at": self._position.at, "pieces": self._position.pieces,
-                "truncated": self.truncated}  # fmt: skip
+        said = {"sizes": self._sizes, "positions": self._positions, "truncated": self.truncated}
         try:
             with open(f"{self._note}.new", "w", encoding="ascii") as file:
                 json.dump(said, file)
@@ -141,7 +139,7 @@ class LogCopy:
 
     def close(self) -> None:
         """Close the logs; the note says how far they are."""
-        if self._position.at:
+        if any(position.at for position in self._positions):
             self._write_note()
         for number, fd in enumerate(self._files):
             if fd >= 0:
