@@ -197,7 +197,7 @@ CASES: list[tuple[Facts, str, Level, str, str]] = [
     (info(runtimes=("nvidia",)), "runtime", Level.FAILURE, "no runtime `runc`", "systemctl"),
     (info(live_restore=False), "live-restore", Level.WARNING, "ends every running container", '# add "live-restore": true'),
     (info(live_restore=False, swarm=True), "live-restore", Level.WARNING, "beside swarm", "swarm leave"),
-    (info(logging_drivers=("local", "syslog")), "logging", Level.FAILURE, "the engine has local, syslog", "systemctl"),
+    (info(logging_drivers=("json-file", "syslog")), "logging", Level.FAILURE, "the engine has json-file, syslog", "systemctl"),
     (info(memory_limit=False, pids_limit=False), "limits", Level.WARNING, "memory and processes", "# add cgroup_enable"),
     (engine(info=replace(INFO, devices=(), runtimes=("runc",)), toolkit=None), "gpu-path", Level.WARNING, "cannot pass cards", "apt-get install nvidia-container"),
     (info(devices=(), runtimes=("runc",)), "gpu-path", Level.WARNING, "installed, but the engine does not use it", "nvidia-ctk"),

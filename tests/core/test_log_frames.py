@@ -59,6 +59,12 @@ def test_a_copy_that_is_taken_up_again_loses_and_repeats_nothing(
         assert position == (Position(times[-1], times.count(times[-1])) if times else Position())
 
 
+def test_a_line_of_exactly_the_buffers_size_keeps_its_newline() -> None:
+    at = "2026-01-01T00:00:00.1Z"
+    found = Demultiplexer().feed(frame(1, at, b"x" * 16384) + frame(1, at, b"") + frame(1, at, b"\n"))
+    assert b"".join(piece.data for piece in found) == b"x" * 16384 + b"\n\n"
+
+
 @pytest.mark.parametrize(
     "stream",
     [b"\x03\0\0\0\0\0\0\x01x", b"GET / HTTP/1.1\r\n", b"\x01\0\0\0\xff\xff\xff\xff", frame(1, "x" * 65, b"late")],

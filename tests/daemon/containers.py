@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,8 +39,8 @@ class Lab:
         self.engine = engine
         self.folder = folder
         containers = {"socket": str(engine.socket), "network": "none", **options.pop("containers", {})}
-        config = {"containers": containers, **options.pop("config", {})}
-        self.daemon = Daemon(folder / "daemon", config=config, **options)
+        self._config = {"containers": containers, **options.pop("config", {})}
+        self.daemon = Daemon(folder / "daemon", config=self._config, **options)
         self.daemon.folder.chmod(0o755)
 
     def start(self) -> None:
@@ -50,6 +51,24 @@ class Lab:
         log = self.daemon.log
         starts = log.read_text().count(" serving ")
         eventually("the engine answers the daemon", lambda: log.read_text().count("engine answers") >= starts)
+
+    @contextmanager
+    def configured(self, **config: Mapping[str, Any]) -> Iterator[None]:
+        """With these sections of its configuration changed, for a while."""
+        self._reload(
+            {**self._config, **{name: {**self._config.get(name, {}), **keys} for name, keys in config.items()}}
+        )
+        try:
+            yield
+        finally:
+            self._reload(self._config)
+
+    def _reload(self, config: Mapping[str, Any]) -> None:
+        assert self.daemon.process is not None
+        before = self.daemon.log.read_text().count("read again")
+        self.daemon.configure(config)
+        self.daemon.process.send_signal(signal.SIGHUP)
+        eventually("it was read again", lambda: self.daemon.log.read_text().count("read again") > before)
 
     def submit(self, *jobs: Mapping[str, Any], **keys: Any) -> list[int]:
         """Queue container jobs in a pipeline that runs all of them at once; their ids."""

@@ -119,9 +119,9 @@ def _live_restore(info: EngineInfo) -> Finding:
 
 
 def _logging(info: EngineInfo) -> Finding:
-    if info.logging_drivers and "json-file" not in info.logging_drivers:
+    if info.logging_drivers and "local" not in info.logging_drivers:
         have = ", ".join(info.logging_drivers[:8])
-        return failure("logging", f"jobs' output needs the logging driver `json-file`; the engine has {have}", _RESTART)
+        return failure("logging", f"jobs' output needs the logging driver `local`; the engine has {have}", _RESTART)
     return ok("logging", f"default `{info.logging}`; jobs' containers bring their own driver, with a limit")
 
 

@@ -95,8 +95,8 @@ def body(
             "MemorySwap": spec.memory or 0,
             "NanoCpus": round((spec.cpus or 0) * 1e9),
             "LogConfig": {
-                "Type": "json-file",
-                "Config": {"max-size": str(max(spec.log_max // 2, 1 << 16)), "max-file": "2"},
+                "Type": "local",
+                "Config": {"max-size": str(max(spec.log_max // 2, 1 << 16)), "max-file": "2", "compress": "false"},
             },
             "Tmpfs": {
                 spec.home: f"rw,exec,nosuid,nodev,mode=0700,uid={spec.uid},gid={spec.gid}",

@@ -111,4 +111,5 @@ def _piece(stream: int, content: bytes) -> Piece:
     time, blank, data = content.partition(b" ")
     if not blank or len(time) > _TIME:
         raise ValueError(f"cannot read the log stream: a frame without a time: {content[:40]!r}")
-    return Piece(stream, time.decode("ascii", "replace"), data)
+    # Docker's driver `local` loses the newline of a line that fills its buffers exactly, and sends an empty end of it.
+    return Piece(stream, time.decode("ascii", "replace"), data or b"\n")
