@@ -8,7 +8,7 @@
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was
     gate        keeps a container's payload from starting until everything has been looked at
-    images      which image a name means; pulls
+    images      which image a name means, and whether it will do; pulls
     paths       what may be mounted, looked up with the submitter's rights
     aside       looks at files that may hang, each with a deadline
     devices     the cards a container really got

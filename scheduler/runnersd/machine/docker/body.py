@@ -15,6 +15,8 @@ from typing import Any, Literal
 from runnersd.machine.docker import gate
 from runnersd.model import Launch, RunName
 
+#: Every label of ours begins so; an image has none of these.
+OURS = "runners."
 #: Labels that say whose a container is. The database's id is what a daemon looks for.
 DATABASE, JOB, ATTEMPT, SPEC, STAGED = (
     "runners.database", "runners.job", "runners.attempt", "runners.spec", "runners.staged",
@@ -33,6 +35,12 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "Runtime": ("runc", "io.containerd.runc.v2"),
     "VolumeDriver": ("local",),
 }
+
+#: Fields of Config that must come back as they were asked for; the others are the image's to say.
+CHECKED = (
+    "User", "Entrypoint", "Cmd", "WorkingDir", "Healthcheck", "StopSignal", "StopTimeout",
+    "Tty", "OpenStdin", "AttachStdin", "AttachStdout", "AttachStderr",
+)  # fmt: skip
 
 How = Literal["cdi", "nvidia"]
 Entry = Literal["plain", "shell", "static"]
@@ -66,6 +74,7 @@ def body(
             ATTEMPT: str(launch.run.attempt),
             **({STAGED: "yes"} if staged else {}),
         },
+        "Healthcheck": {"Test": ["NONE"]},  # an image's own would run its command before the gate opens
         "StopSignal": "SIGTERM",
         "StopTimeout": max(1, math.ceil(launch.grace)),
         "Tty": False,
@@ -140,7 +149,7 @@ def environment(launch: Launch) -> list[str]:
     assert spec is not None
     env = dict(launch.environment)
     for name, _ in spec.image.environment:
-        if name.startswith(DOORS) and not name.startswith(HARMLESS) and name not in env:
+        if _is_door(name) and name not in env:
             env[name] = ""
     env["NVIDIA_VISIBLE_DEVICES"] = ",".join(launch.gpus) or "void"
     env["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility" if launch.gpus else ""
@@ -161,14 +170,12 @@ def differences(asked: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
 
     config, host = seen.get("Config") or {}, seen.get("HostConfig") or {}
     compare("Image", asked["Image"], seen.get("Image"))
-    for name in ("User", "Entrypoint", "Cmd", "WorkingDir", "StopSignal", "StopTimeout", "Tty", "OpenStdin"):
+    for name in CHECKED:
         compare(f"Config.{name}", asked[name], config.get(name))
     labels = config.get("Labels") or {}
-    for name, value in asked["Labels"].items():
-        compare(f"Config.Labels.{name}", value, labels.get(name))
-    missing = set(asked["Env"]) - set(config.get("Env") or ())
-    if missing:
-        found.append(f"Config.Env lacks {', '.join(sorted(one.partition('=')[0] for one in missing))}")
+    for name in sorted(asked["Labels"].keys() | {name for name in labels if name.startswith(OURS)}):
+        compare(f"Config.Labels.{name}", asked["Labels"].get(name), labels.get(name))
+    found += _environment_differs(asked["Env"], config.get("Env") or ())
     wanted_host: Mapping[str, Any] = asked["HostConfig"]
     for name in sorted(wanted_host.keys() | host.keys()):
         if name == "Mounts":
@@ -186,6 +193,23 @@ def differences(asked: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
     if str(seen.get("AppArmorProfile") or "") == "unconfined":
         found.append("AppArmorProfile is unconfined")
     return found
+
+
+def _environment_differs(asked: Sequence[str], seen: Sequence[str]) -> list[str]:
+    """Which variables are missing, said twice, or doors that the image opens. Names alone: values may be secrets."""
+    wanted = dict(one.split("=", 1) for one in asked)
+    pairs = [(name, value) for name, _, value in (one.partition("=") for one in seen)]
+    lacking = [name for name, value in wanted.items() if (name, value) not in pairs]
+    more = [name for name, value in pairs if name in wanted and value != wanted[name]]
+    open_doors = [name for name, value in pairs if name not in wanted and value and _is_door(name)]
+    found = [f"Config.Env lacks {', '.join(sorted(lacking))}"] if lacking else []
+    if more or open_doors:
+        found.append(f"Config.Env has {', '.join(sorted({*more, *open_doors}))}, asked was otherwise")
+    return found
+
+
+def _is_door(name: str) -> bool:
+    return name.startswith(DOORS) and not name.startswith(HARMLESS)
 
 
 def _ports(ports: Sequence[str]) -> list[tuple[str, str]]:

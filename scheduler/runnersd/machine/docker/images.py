@@ -1,4 +1,4 @@
-"""Which image a name means, and pulls of those that are not there. No card is held meanwhile."""
+"""Which image a name means, whether it will do, and pulls of those that are not there. No card is held meanwhile."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from runners.pipeline.quantities import format_size
 from runnersd.machine import LaunchFailed
+from runnersd.machine.docker.body import OURS
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound, Refused, one_line
 from runnersd.model import Image, ImageState
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between pieces of news about one pull.
 _NEWS = 0.5
+#: Characters that all labels, or all variables, of an image may have.
+MOST_TEXT = 64 << 10
 _AGAIN = 2.0  # seconds before an engine that did not answer is asked again
 
 
@@ -64,6 +67,9 @@ class Images:
                 except NotFound:
                     await self._pull(name)
                     found = await self._connection.image(name)
+                unfit = unfitness(found)
+                if unfit is not None:
+                    raise Refused(unfit)
                 self._say(name, image=_image(name, found))
                 return
             except (NotFound, Refused) as error:
@@ -105,6 +111,23 @@ def progress(name: str, layers: Mapping[str, tuple[int, int]]) -> str:
         f"pulling the image {name}: {format_size(here)} of {format_size(total)}, "
         f"{whole} of {len(layers)} layers complete"
     )
+
+
+def unfitness(found: Mapping[str, Any]) -> str | None:
+    """Why no job gets an image of which inspect says this, in a sentence; None when nothing is wrong with it.
+
+    Each container repeats its image's labels and variables in every list and event that the engine gives.
+    """
+    config = found.get("Config") or {}
+    labels = sum(len(name) + len(str(value)) for name, value in (config.get("Labels") or {}).items())
+    variables = sum(len(one) for one in config.get("Env") or ())
+    for what, size in (("labels", labels), ("variables", variables)):
+        if size > MOST_TEXT:
+            return f"its {what} take {format_size(size)}, and at most {format_size(MOST_TEXT)} are let in"
+    ours = [name for name in config.get("Labels") or {} if name.startswith(OURS)]
+    if ours:
+        return f"it has the label {one_line(min(ours))}, which only containers of runners have"
+    return None
 
 
 def _count(layers: dict[str, tuple[int, int]], said: Mapping[str, Any]) -> None:
