@@ -56,7 +56,7 @@ def _at_attempt(client: Client, id: int, attempt: int) -> JobDetailView:
     """The job, once it has come so far, or is over. What it waits for (its image, say) is said meanwhile."""
     said = ""
     for change in changes_of(client, [id], tick=NEWS_EVERY):
-        if change is not None and change["attempt"] >= attempt and change["state"] not in WAITING:
+        if change is not None and change["attempt"] >= attempt:
             break
         view = streams.job_of(client, id)
         why = f"job {id} is {view['state']}: {view['reason']['text']}"
