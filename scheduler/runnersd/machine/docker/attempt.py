@@ -420,8 +420,6 @@ class ContainerAttempt:
         self._unwatch()
         said = self.record.said
         self._ended.set()
-        if said.began is None and said.starting:
-            self._copy_output()  # it ran and ended between two looks
         copied = await self._all_copied()
         if said.gated and not said.may_have_run:
             raise LaunchFailed(result.gate_failure(seen, self._last_error()))
@@ -439,6 +437,8 @@ class ContainerAttempt:
         await self._settle(replace(end, truncated=end.truncated or not copied or self._truncated))
 
     async def _all_copied(self) -> bool:
+        if self.record.said.starting:
+            self._copy_output()  # it may have run and ended while nobody watched
         if self._copying is None:
             return True
         done, _ = await asyncio.wait([self._copying], timeout=_LAST_WORDS)
