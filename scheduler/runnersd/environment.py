@@ -29,7 +29,10 @@ STORAGE = {
 #: Variables of a job's `env` that could ask NVIDIA's toolkit for more, and so do not reach a container.
 CLOSED = ("NVIDIA_", "DOCKER_RESOURCE_", "SWARM_RESOURCE_")
 #: Groups whose members could have the whole machine.
-PRIVILEGED_GROUPS = ("root", "docker", "disk", "sudo", "wheel", "lxd", "kvm", "adm", "shadow", "libvirt", "incus-admin")
+PRIVILEGED_GROUPS = (
+    "root", "docker", "podman", "disk", "sudo", "wheel", "admin", "adm", "shadow", "kmem", "systemd-journal",
+    "lxd", "lxc", "incus", "incus-admin", "kvm", "libvirt", "microk8s",
+)  # fmt: skip
 
 
 def host_environment(

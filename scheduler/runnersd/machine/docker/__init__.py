@@ -11,6 +11,7 @@
     images      which image a name means, and whether it will do; pulls
     paths       what may be mounted, looked up with the submitter's rights
     aside       looks at files that may hang, each with a deadline
+    rights      whose rights a container's processes have
     devices     the cards a container really got
     result      a container's end as an attempt's outcome. Pure
     instance    which engine process answers

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import grp
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from runnersd.environment import PRIVILEGED_GROUPS, supplementary
 from runnersd.machine import LaunchFailed
-from runnersd.machine.docker import body, devices, kernel, paths
+from runnersd.machine.docker import body, devices, kernel, paths, rights
 from runnersd.machine.docker.aside import aside
 from runnersd.machine.docker.errors import Conflict, NotFound, Refused
 from runnersd.machine.docker.gate import Gate
@@ -29,6 +27,7 @@ class Making:
         self._run, self._launch, self._around, self._gate = run, launch, around, gate
         self._staged_as = staged_as
         self._found: list[paths.Found] = []
+        self._completed: Launch | None = None
         self._body: dict[str, Any] | None = None
 
     async def create(self) -> tuple[str, bool]:
@@ -64,11 +63,10 @@ class Making:
         Raises:
             LaunchFailed: a mount cannot be had any more.
         """
-        spec = self._launch.container
-        assert spec is not None
-        found = self._found or await self._resolve(spec)
+        _, spec = await self._complete()
+        rootless = self._around.rootless
         try:
-            return await aside("its file system", partial(_difference, pid, spec, found))
+            return await aside("its file system", partial(_difference, pid, spec, self._found, rootless=rootless))
         except PermissionError as error:
             # Another user's process: only root may look into it.
             return f"it cannot be looked into: {error.strerror}" if os.geteuid() == 0 else None
@@ -79,18 +77,36 @@ class Making:
 
     async def _complete(self) -> tuple[Launch, ContainerSpec]:
         """The launch with its mounts looked up and its groups sifted."""
-        spec = self._launch.container
-        assert spec is not None, "a container's launch has a container"
-        self._found = await self._resolve(spec)
-        spec = replace(
-            spec,
-            mounts=tuple(found.mount for found in self._found),
-            masked=tuple(path for found in self._found for path in found.masked),
-            groups=supplementary(spec.groups, spec.gid, _privileged()),
-        )
-        if self._around.rootless:
-            spec = replace(spec, uid=0, gid=0, groups=())  # the engine's root is its user
-        return replace(self._launch, container=spec), spec
+        if self._completed is None:
+            spec = self._launch.container
+            assert spec is not None, "a container's launch has a container"
+            self._found = await self._resolve(spec)
+            gid, groups = await self._sifted(spec)
+            spec = replace(
+                spec,
+                mounts=tuple(found.mount for found in self._found),
+                masked=tuple(path for found in self._found for path in found.masked),
+                gid=gid,
+                groups=groups,
+            )
+            if self._around.rootless:
+                if self._launch.submitter is not None:
+                    raise LaunchFailed(
+                        "the container engine runs as a user, and so cannot run jobs as who submits them"
+                    )
+                spec = replace(spec, uid=0, gid=0, groups=())  # the engine's root is its user
+            self._completed = replace(self._launch, container=spec)
+        assert self._completed.container is not None
+        return self._completed, self._completed.container
+
+    async def _sifted(self, spec: ContainerSpec) -> tuple[int, tuple[int, ...]]:
+        """The groups that it keeps of its submitter's."""
+        if self._launch.submitter is None:
+            return spec.gid, ()
+        try:
+            return await aside("the group database", partial(rights.sifted, spec.uid, spec.gid, spec.groups))
+        except TimeoutError as error:
+            raise LaunchFailed(f"cannot look up its groups: {error}") from error
 
     async def _resolve(self, spec: ContainerSpec) -> list[paths.Found]:
         """Look its mounts up, with the rights of its submitter."""
@@ -125,10 +141,6 @@ class Making:
             raise LaunchFailed(str(error)) from error
 
 
-def _difference(pid: int, spec: ContainerSpec, found: Sequence[paths.Found]) -> str | None:
-    return devices.difference(pid, spec.minors) or paths.mismatch(pid, found)
-
-
-def _privileged() -> set[int]:
-    """The numbers of the groups whose members could have the whole machine, where there are such groups."""
-    return {group.gr_gid for group in grp.getgrall() if group.gr_name in PRIVILEGED_GROUPS}
+def _difference(pid: int, spec: ContainerSpec, found: Sequence[paths.Found], *, rootless: bool) -> str | None:
+    wrong = None if rootless else rights.difference(pid, spec.uid, spec.gid, spec.groups)
+    return wrong or devices.difference(pid, spec.minors) or paths.mismatch(pid, found)
