@@ -138,6 +138,6 @@ def _ours(job: Job, gpus: Sequence[GpuId], inventory: Sequence[Gpu]) -> dict[str
     }
 
 
-def host_argv(spec: JobSpec) -> tuple[str, ...]:
-    """What is exec'ed: a string under `sh -c`, a list as it is."""
-    return ("sh", "-c", spec.command) if isinstance(spec.command, str) else spec.command
+def argv_of(spec: JobSpec, shell: str = "/bin/sh") -> tuple[str, ...]:
+    """What is exec'ed: a string under `sh -c`, a list as it is. The machine's own shell needs no PATH of the job's."""
+    return (shell, "-c", spec.command) if isinstance(spec.command, str) else spec.command

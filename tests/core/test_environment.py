@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.builders import Queue, cards, spec
-from runnersd.environment import host_argv, host_environment
+from runnersd.environment import argv_of, host_environment
 from runnersd.model import Job
 
 
@@ -57,5 +57,5 @@ def test_directories_come_from_the_submitter_then_from_the_daemon_and_are_never_
 
 
 def test_a_string_runs_under_a_shell_and_a_list_as_it_is() -> None:
-    assert host_argv(spec(command="a | b")) == ("sh", "-c", "a | b")
-    assert host_argv(spec(command=("a", "|", "b"))) == ("a", "|", "b")
+    assert argv_of(spec(command="a | b")) == ("/bin/sh", "-c", "a | b")
+    assert argv_of(spec(command=("a", "|", "b"))) == ("a", "|", "b")

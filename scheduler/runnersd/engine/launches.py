@@ -6,11 +6,11 @@ from pathlib import PurePosixPath
 
 from runnersd.config import Config
 from runnersd.environment import (
+    argv_of,
     container_environment,
     container_mounts,
     container_workdir,
     directories_of,
-    host_argv,
     host_environment,
 )
 from runnersd.machine import ContainerLauncher, LaunchFailed
@@ -42,7 +42,7 @@ class Launches:
         submitted = await self._store.environment(pipeline.id)
         return Launch(
             run=run,
-            argv=host_argv(spec),
+            argv=argv_of(spec),
             environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
             cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
             umask=pipeline.umask,
@@ -65,7 +65,7 @@ class Launches:
         minors = {gpu.uuid: gpu.minor for gpu in self.inventory.gpus}
         return Launch(
             run=run,
-            argv=host_argv(spec),
+            argv=argv_of(spec, "sh"),
             environment=container_environment(job, submitted, job.gpus, self.inventory.gpus, directories, home),
             cwd=container_workdir(pipeline.cwd, spec.workdir),
             umask=pipeline.umask,
