@@ -59,6 +59,7 @@ class JobSpec:
     env: Mapping[str, str] | None = None
     workdir: str | None = None
     mounts: tuple[str, ...] = ()
+    ports: tuple[str, ...] = ()  #: `8889:8888`: the machine's loopback address, the container
     begin: float | None = None  #: Unix time
     experiment: str | None = None
     preemptible: bool = False
@@ -80,7 +81,7 @@ class JobSpec:
     def from_json(cls, data: Mapping[str, Any]) -> JobSpec:
         """The job that :meth:`to_json` wrote. Trusts its input: what users send goes through the schema."""
         values = dict(data)
-        for name in ("command", "gpus", "mounts"):
+        for name in ("command", "gpus", "mounts", "ports"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
         if "needs" in values:

@@ -31,6 +31,7 @@ class Limits:
     time_limit: float | None = None
     max_time_limit: float | None = None
     engine: EngineState = field(default_factory=EngineState)
+    network: str = "bridge"  #: what containers are connected to
     image: str | None = None  #: of container jobs that name none, nor their environment
     allowed_mounts: tuple[str, ...] = ()
     root_refused: bool = False  #: the submitter is root, whose containers the configuration does not allow
@@ -110,6 +111,8 @@ def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], No
         say("image", "names no image; say `image:`, or set DOCKER_IMAGE_NAME, or the daemon's containers.image")
     elif not is_image_name(spec.image):
         say("image", f"{shown(spec.image)} cannot be the name of an image")
+    if spec.ports and limits.network == "none":
+        say("ports", "this daemon's containers have no network (containers.network)")
     for text in spec.mounts:
         source = normpath(text.partition(":")[0])
         if not any(PurePosixPath(source).is_relative_to(root) for root in limits.allowed_mounts):

@@ -224,6 +224,13 @@ def test_the_jobs_of_a_blocking_matrix_do_not_block_one_another(made: Files) -> 
     assert spec.barriers == (Barrier(0, 2), Barrier(3, 3))
 
 
+def test_ports_are_read_as_they_are_written(made: Files) -> None:
+    """To YAML `8889:8888` without quotes is a number of base sixty."""
+    text = "{command: x, run_in: container, image: i, ports: [8888, 8889:8888, '6006']}"
+    assert made(text.replace("8889:8888", "8889:80")).jobs[0].ports == ("8888:8888", "8889:80", "6006:6006")
+    assert made("{command: x, run_in: container, ports: 6006:60}").jobs[0].ports == ("6006:60",)
+
+
 def test_begin_is_a_time_from_now(made: Files) -> None:
     spec = made(
         "[{command: a, begin: +2h}, {command: b, begin: 2026-01-31T18:00:00+00:00}, {command: c, begin: 2026-01-31 18:00:00Z}]"

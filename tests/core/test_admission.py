@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from core.builders import GIB, cards, spec
 from runners.errors import InvalidPipeline, NotAllowed, QuotaExceeded, TooLarge
 from runners.spec import JobSpec, PipelineSpec, Submission
 from runnersd.admission import Limits, admit
-from runnersd.model import Inventory
+from runnersd.model import EngineState, Inventory
 
 LIMITS = Limits(cpus=8.0, memory=64 * GIB, max_queued=10, max_per_pipeline=5)
 
@@ -74,6 +75,14 @@ def test_among_several_pipelines_a_problem_says_which() -> None:
 def test_no_driver_is_named_where_there_are_no_cards() -> None:
     with pytest.raises(InvalidPipeline, match="no NVIDIA driver"):
         admitted(spec(num_gpus=1), inventory=Inventory(problem="no NVIDIA driver"))
+
+
+def test_ports_need_a_network() -> None:
+    wanted = spec(run_in="container", image="i", ports=("8888:8888",))
+    limits = Limits(8.0, 64 * GIB, engine=EngineState(seen=True))
+    assert admitted(wanted, limits=limits)
+    with pytest.raises(InvalidPipeline, match=r"containers\.network"):
+        admitted(wanted, limits=replace(limits, network="none"))
 
 
 def test_a_priority_above_zero_needs_an_operator() -> None:

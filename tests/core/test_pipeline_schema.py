@@ -51,7 +51,7 @@ def test_all_there_is() -> None:
         "name": "sub.train[lr=0.1]", "command": ["python", "train.py", ""], "run_in": "container", "image": "lab/torch", "num_gpus": 2,
         "gpu_memory": "20GiB", "gpu_shared": True, "gpu_model": "*A100*", "gpus": [0, "GPU-1f"], "cpus": 1.5, "memory": 1024,
         "shm_size": "1GB", "num_workers": 0, "time_limit": "12h", "grace": "1m", "retries": 3, "retry_delay": 1, "blocking": True,
-        "needs": [], "allow_failure": True, "priority": -100, "env": {"A": "", "B": "b"}, "workdir": "sub", "mounts": ["/a:/b", "/c:/d:ro"],
+        "needs": [], "allow_failure": True, "priority": -100, "env": {"A": "", "B": "b"}, "workdir": "sub", "mounts": ["/a:/b", "/c:/d:ro"], "ports": [8888, "6007:6006"],
         "begin": "+2h", "experiment": "e.yml", "preemptible": True, "notify": "me", "comet_offline": True,
     }  # fmt: skip
     assert set(keys) == set(JOB_KEYS) - {"script", "config"}
@@ -60,7 +60,8 @@ def test_all_there_is() -> None:
     )  # fmt: skip
     assert found.pipeline.jobs[0] == JobSpec(
         "sub.train[lr=0.1]", ("python", "train.py", ""), "container", "lab/torch", 2, 20 << 30, True, "*A100*", ("0", "GPU-1f"), 1.5,
-        1024, 10**9, 0, 43200.0, 60.0, 3, 1.0, True, (), True, 5, {"A": "", "B": "b"}, "sub", ("/a:/b", "/c:/d:ro"), NOW + 7200,
+        1024, 10**9, 0, 43200.0, 60.0, 3, 1.0, True, (), True, 5, {"A": "", "B": "b"}, "sub", ("/a:/b", "/c:/d:ro"), ("8888:8888", "6007:6006"),
+        NOW + 7200,
         "e.yml", True, "me", True,
     )  # fmt: skip
     assert found.pipeline.barriers == (Barrier(0, 0),)
@@ -103,6 +104,50 @@ def test_a_script_is_a_module_or_a_file(script: str, config: Any, command: tuple
 )
 def test_values_become_what_the_spec_keeps(keys: dict[str, Any], field: str, value: Any) -> None:
     assert getattr(job(**keys), field) == value
+
+
+@pytest.mark.parametrize(
+    ("ports", "found"),
+    [
+        ([8888], ("8888:8888",)),
+        (["8889:8888", "6006"], ("8889:8888", "6006:6006")),
+        ("8080:80", ("8080:80",)),
+        (65535, ("65535:65535",)),
+        ([], ()),
+        (None, ()),
+    ],
+)
+def test_ports_are_outside_and_inside(ports: Any, found: tuple[str, ...]) -> None:
+    assert job(run_in="container", ports=ports).ports == found
+
+
+@pytest.mark.parametrize(
+    ("ports", "message"),
+    [
+        ([80], "jobs[0].ports[0]: port 80 of the machine is the system's: name one from 1024 on, as 8080:80"),
+        (["631:8888"], "jobs[0].ports[0]: port 631 of the machine is the system's"),
+        ([8888, "8888:80"], "jobs[0].ports[1]: opens port 8888 of the machine twice"),
+        ([0], "expected a port such as 8888"),
+        ([65536], "expected a port such as 8888"),
+        (["8888:65536"], "expected a port such as 8888"),
+        (["127.0.0.1:8888:80"], "expected a port such as 8888"),
+        (["0.0.0.0:8888"], "expected a port such as 8888"),
+        (["8888/udp"], "expected a port such as 8888"),
+        (["8888-8890"], "expected a port such as 8888"),
+        (["٨٨٨٨"], "expected a port such as 8888"),
+        ([True], "expected a port such as 8888"),
+        ({"8888": 80}, "expected a list of ports"),
+        (list(range(2000, 2033)), "more than 32 ports"),
+    ],
+)
+def test_ports_that_will_not_do(ports: Any, message: str) -> None:
+    [said] = mistakes_of({"command": "x", "run_in": "container", "ports": ports})
+    assert message in said
+
+
+def test_only_a_container_has_ports() -> None:
+    [said] = mistakes_of({"command": "x", "ports": [8888]})
+    assert said == "jobs[0].ports: only a container has `ports`; a job on the host opens its own"
 
 
 def test_needs_are_names_all_or_mappings() -> None:

@@ -14,7 +14,18 @@ from runners.api import Code, JobState
 from runners.spec import Need
 from runnersd import lifecycle
 from runnersd.explain import explain
-from runnersd.model import CardOwner, ForeignPolicy, GpuProcess, Inventory, Outcome, Reason, Submitter
+from runnersd.model import (
+    CardOwner,
+    EngineState,
+    ForeignPolicy,
+    GpuProcess,
+    Image,
+    ImageState,
+    Inventory,
+    Outcome,
+    Reason,
+    Submitter,
+)
 from runnersd.planner import Drop, Plan, Start, Stop, World, plan
 
 NOW = 1_000_000.0
@@ -388,3 +399,15 @@ def test_a_turn_costs_what_it_starts_not_what_is_queued() -> None:
     assert len(starts(made)) == 1
     assert len(looked_at) < 20
     assert queue.snapshot.jobs[1].state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("ports", [(), ("8888:8888",)])
+def test_a_container_that_opens_ports_is_not_made_early(ports: tuple[str, ...]) -> None:
+    """It would take them from the job that has them now."""
+    queue = Queue()
+    container = {"run_in": "container", "image": "i", "num_gpus": 1}
+    queue.add(spec("now", **container), spec("next", **container, ports=ports))
+    known = {"i": ImageState(NOW, Image("sha256:1"))}
+    world = queue.world(1, engine=EngineState(cards="nvidia", seen=True), images=known)
+    assert starts(run_plan(queue, world)) == {1: ("GPU-0",)}
+    assert [start.job.id for start in run_plan(queue, world).next_up] == ([] if ports else [2])

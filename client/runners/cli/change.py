@@ -108,7 +108,7 @@ def assignments(given: list[str]) -> dict[str, Any]:
             continue
         if key not in JOB_KEYS:
             raise InvalidRequest(f"cannot update: a job has no key {key!r}{nearest(key, JOB_KEYS)}")
-        changes[key] = _value(value, JOB_KEYS[key].as_written, key in ("gpus", "mounts"))
+        changes[key] = _value(value, JOB_KEYS[key].as_written, key in ("gpus", "mounts", "ports"))
     return changes
 
 

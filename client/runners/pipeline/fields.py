@@ -27,11 +27,13 @@ MAX_NAME = 250  #: of a job, without its matrix values
 _MAX_DOTS = 60  #: each may be the end of a nested item's name
 MAX_FULL_NAME = 4096  #: with them
 MAX_NEEDS = 10_000  #: of one job; a name may stand for any number
+MAX_PORTS = 32  #: of one container
 MAX_PROBLEMS = 200  #: named at once
 
 NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _FULL_NAME = re.compile(r"([A-Za-z0-9._-]+)(\[.*\])?", re.ASCII | re.DOTALL)
 _GPU = re.compile(r"0|[1-9][0-9]{0,3}|(GPU|MIG)-[0-9A-Za-z/_-]{1,80}", re.ASCII)
+_PORT = re.compile(r"([1-9][0-9]{0,4})(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _ENV_KEY = re.compile(r"[^=\s]+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_TEXT = re.compile(r"[\x00\ud800-\udfff]")
@@ -362,6 +364,31 @@ def mounts(value: Any, check: Check, path: Path) -> Any:
         if not places or parts[2:] not in ([], ["ro"], ["rw"]):
             check.expected((*path, position), "`host:/container` or `host:/container:ro`", item)
     return tuple(value) if check.count == before else WRONG
+
+
+def ports(value: Any, check: Check, path: Path) -> Any:
+    """A list of `8888`, or `8889:8888` for another one outside. Each becomes `outside:inside`."""
+    if isinstance(value, (str, int)):
+        value = [value]
+    if not isinstance(value, list):
+        return check.expected(path, "a list of ports, `8888` or `outside:inside`", value)
+    if len(value) > MAX_PORTS:
+        return check.wrong(path, f"more than {MAX_PORTS} ports")
+    before = check.count
+    found: dict[str, str] = {}
+    for position, item in enumerate(value):
+        here = (*path, position)
+        match = _PORT.fullmatch(str(item)) if isinstance(item, (str, int)) and not isinstance(item, bool) else None
+        outside, inside = (match[1], match[2] or match[1]) if match else ("0", "0")
+        if match is None or not 0 < int(outside) < 65536 or not 0 < int(inside) < 65536:
+            check.expected(here, "a port such as 8888, or `outside:inside`", item)
+        elif int(outside) < 1024:
+            check.wrong(here, f"port {outside} of the machine is the system's: name one from 1024 on, as 8080:{inside}")
+        elif outside in found:
+            check.wrong(here, f"opens port {outside} of the machine twice")
+        else:
+            found[outside] = inside
+    return tuple(f"{outside}:{inside}" for outside, inside in found.items()) if check.count == before else WRONG
 
 
 _need_on = choice("success", "finished")

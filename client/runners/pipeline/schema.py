@@ -65,6 +65,7 @@ JOB_KEYS: Final[Mapping[str, Key]] = {
     "env": Key(fields.env, as_written=True),
     "workdir": Key(_path, as_written=True),
     "mounts": Key(fields.mounts, as_written=True),
+    "ports": Key(fields.ports, as_written=True),
     "begin": Key(fields.begin, as_written=True),
     "experiment": Key(_path, as_written=True),
     "preemptible": Key(fields.flag, nullable=False),
@@ -131,6 +132,8 @@ def read_job(raw: Mapping[str, Any], check: Check, path: Path) -> dict[str, Any]
             values[name] = found
     _command(raw, values, check, path)
     _cards(values, check, path)
+    if values.get("ports") and values.get("run_in", "host") == "host":
+        check.wrong((*path, "ports"), "only a container has `ports`; a job on the host opens its own")
     return values
 
 

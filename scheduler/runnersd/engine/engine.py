@@ -332,6 +332,7 @@ class Engine:
         return Limits(
             machine.cpus, machine.memory, jobs.max_queued, jobs.max_per_pipeline, jobs.time_limit, jobs.max_time_limit,
             engine=self._attempts.engine_state,
+            network=containers.network,
             image=containers.image,
             allowed_mounts=containers.allowed_mounts,
             root_refused=submitter.uid == 0 and not containers.allow_root,

@@ -87,6 +87,7 @@ class Launches:
                 pids=config.pids,
                 network=config.network,
                 log_max=config.log_max,
+                ports=spec.ports,
                 minors=tuple(minors.get(uuid) for uuid in job.gpus),
             ),
         )

@@ -48,7 +48,8 @@ class Cards:
         if not held_back and len(unclaimed) >= spec.num_gpus:
             return tuple(gpu.uuid for gpu in unclaimed[: spec.num_gpus])
         ahead = next((self._claimed[gpu.uuid] for gpu in able if gpu.uuid in self._claimed), None)
-        if ahead is None and spec.run_in == "container" and not held_back:
+        # One that opens ports is not made early: it would take them from whoever has them now.
+        if ahead is None and spec.run_in == "container" and not spec.ports and not held_back:
             self.next_up += foresee(job, able, self._world, FORESEEN - len(self.next_up))
         for gpu in able:
             self._claimed.setdefault(gpu.uuid, job)
