@@ -7,6 +7,11 @@ BIN := $(VENV)/bin
 ifdef ENV_FILE
 include_env := set -a; . $(abspath $(ENV_FILE)); set +a;
 endif
+# The image of what runs in containers, unless the environment names another.
+image := export DOCKER_IMAGE_NAME="$${DOCKER_IMAGE_NAME:-runners}";
+# Words given on the command line reach the shell as they were typed, quotes, blanks and dollars with them.
+quoted = '$(subst ','\'',$(value $(1)))'
+option = $(if $(value $(1)),--$(1) $(call quoted,$(1)))
 
 .PHONY: help
 help: ## list the targets
@@ -46,12 +51,36 @@ pipeline: $(VENV)/.demo ## run a pipeline file and follow it: make pipeline yml=
 	@test -n "$(yml)" || { echo 'say which: make pipeline yml=configs/pipelines/demo.yml'; exit 2; }
 	@$(include_env) $(BIN)/runners-client up && $(BIN)/runners-client submit "$(yml)" --follow
 
-# Words given on the command line reach the shell as they were typed, quotes, blanks and dollars with them.
-quoted = '$(subst ','\'',$(value $(1)))'
+.PHONY: run_in_container
+run_in_container: $(VENV)/.demo ## run in a container: make run_in_container command="ls" [name=N] [gpus=0,1]
+	@test -n $(call quoted,command) || { echo 'say what: make run_in_container command="ls"'; exit 2; }
+	@$(include_env) $(image) $(BIN)/python -m runners.run_in_docker $(call option,name) $(call option,gpus) -- \
+		$(call quoted,command)
+
+.PHONY: run_in_host
+run_in_host: $(VENV)/.demo ## run on this machine: make run_in_host command="ls" [name=N] [gpus=0,1]
+	@test -n $(call quoted,command) || { echo 'say what: make run_in_host command="ls"'; exit 2; }
+	@$(include_env) $(BIN)/python -m runners.run_in_host $(call option,name) $(call option,gpus) -- \
+		$(call quoted,command)
+
+.PHONY: jupyter
+jupyter: $(VENV)/.demo ## run notebooks in a container, on the loopback address: make jupyter [gpus=0]
+	@$(include_env) $(image) port="$${JUPYTER_HOST_PORT:-8888}"; \
+		echo "Jupyter will be at http://127.0.0.1:$$port, with the token it shows"; \
+		$(BIN)/python -m runners.run_in_docker --name jupyter --port "$$port:8888" $(call option,gpus) -- \
+		jupyter notebook --ip 0.0.0.0 --port 8888 --no-browser --allow-root
+
+.PHONY: tensorboard
+tensorboard: $(VENV)/.demo ## show $ARTIFACTS_DIRECTORY by TensorBoard, in a container, on the loopback address
+	@$(include_env) $(image) port="$${TENSORBOARD_HOST_PORT:-6006}"; \
+		: "$${ARTIFACTS_DIRECTORY:?is not set: say ENV_FILE=configs/environment/default.sh}"; \
+		echo "TensorBoard will be at http://127.0.0.1:$$port"; \
+		$(BIN)/python -m runners.run_in_docker --name tensorboard --port "$$port:6006" -- \
+		tensorboard --logdir "$$ARTIFACTS_DIRECTORY" --host 0.0.0.0 --port 6006
 
 .PHONY: docker
-docker: ## build the jobs' image, $$DOCKER_IMAGE_NAME: make docker [base=IMAGE] [packages="DEBIAN..."] [pip="PYPI..."]
-	@$(include_env) docker build --tag "$${DOCKER_IMAGE_NAME:-runners}" --file docker/Dockerfile \
+docker: ## build the image of jobs: make docker [base=IMAGE] [packages="A B"] [pip="A B"]
+	@$(include_env) $(image) docker build --tag "$$DOCKER_IMAGE_NAME" --file docker/Dockerfile \
 		$(if $(base),--build-arg BASE=$(call quoted,base)) $(if $(packages),--build-arg PACKAGES=$(call quoted,packages)) \
 		$(if $(pip),--build-arg PIP=$(call quoted,pip)) $(args) .
 

@@ -18,11 +18,18 @@ export ARTIFACTS_DIRECTORY="${ARTIFACTS_DIRECTORY:-${XDG_DATA_HOME:-$HOME/.local
 # A working copy of nussl for jobs to import instead of the installed one. Only for those who change nussl itself.
 # export NUSSL_DIRECTORY="$HOME/nussl"
 
-# The container image for jobs that name none.
-# export DOCKER_IMAGE_NAME="lab/torch:latest"
+# The image of containers that name none: what `make docker` builds.
+export DOCKER_IMAGE_NAME="${DOCKER_IMAGE_NAME:-runners}"
+
+# Where `make jupyter` and `make tensorboard` are on this machine's loopback address. Each person needs ports of their own.
+export JUPYTER_HOST_PORT="${JUPYTER_HOST_PORT:-8888}"
+export TENSORBOARD_HOST_PORT="${TENSORBOARD_HOST_PORT:-6006}"
 
 # Which daemon to talk to: the user's own if it answers, else the system's.
 # export RUNNERS_SOCKET="/run/runners/runnersd.sock"
 
 # Where experiments are followed (comet.com). A secret: keep it in a copy of this file that git does not track.
 # export COMET_API_KEY=""
+
+# Containers mount all of them, and a job whose directory is missing does not start.
+mkdir -p "$DATA_DIRECTORY" "$CACHE_DIRECTORY" "$ARTIFACTS_DIRECTORY"

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from core.pages import FOLDERS, PAGES, ROOT, anchors, blocks, prose, rows, section, text_of, words_in
-from runners import errors
+from runners import errors, utils
 from runners.api import Code, JobState
 from runners.cli import main as cli
 from runners.cli.commands import COMMANDS, find
@@ -348,9 +348,10 @@ def test_the_clients_methods_are_in_the_table() -> None:
         assert set(keywords) <= set(known), name
 
 
-def test_python_examples_use_what_there_is() -> None:
-    examples = blocks(text_of("docs/library.md"), "python")
-    assert len(examples) >= 4
+@pytest.mark.parametrize(("page", "least"), [("docs/library.md", 4), ("docs/first_library.md", 3)])
+def test_python_examples_use_what_there_is(page: str, least: int) -> None:
+    examples = blocks(text_of(page), "python")
+    assert len(examples) >= least
     for example in examples:
         tree = ast.parse(example.text)
         for node in ast.walk(tree):
@@ -359,3 +360,22 @@ def test_python_examples_use_what_there_is() -> None:
                 assert all(hasattr(module, name.name) for name in node.names)
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "client":
                 assert hasattr(Client, node.attr), node.attr
+
+
+def test_the_first_librarys_names_are_there_and_on_the_page() -> None:
+    table = rows(section(text_of("docs/first_library.md"), "What there is"))
+    for module, names in table:
+        found = importlib.import_module(words_in(module)[0])
+        assert [name for name in words_in(names) if not name.startswith("python -m") and not hasattr(found, name)] == []
+    by_module = {words_in(module)[0]: set(words_in(names)) for module, names in table}
+    public = {
+        name for name, value in vars(utils).items() if inspect.isfunction(value) and value.__module__ == utils.__name__
+    }
+    assert {name for name in public if not name.startswith("_")} | {"env_variables"} == by_module["runners.utils"]
+
+
+def test_the_environment_file_sets_or_describes_every_variable_on_the_page() -> None:
+    page = rows(section(text_of("docs/first_library.md"), "The environment"))
+    file = text_of("configs/environment/default.sh")
+    for variable in (word for row in page for word in words_in(row[0])):
+        assert f"export {variable}=" in file

@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import os
 import select
-import subprocess
 import sys
 import time
-from importlib.util import find_spec
-from shutil import which
 
-from runners import paths
+from runners import own_daemon, paths
 from runners.client import Client
-from runners.errors import DaemonUnreachable, IllegalTransition, RunnersError, Unavailable
+from runners.errors import IllegalTransition, RunnersError
 from runners.render import words as said
 
 from .options import Words
 from .sentences import print_json
-
-#: Seconds that a daemon may take to answer for the first time, and an idle one to end.
-_PATIENCE = 30.0
-_LOG = "runnersd.log"
 
 
 def up(words: Words) -> int:
     """Start `runnersd` by itself, if none answers, and wait until it does."""
     chosen = words.text("socket")
     client = Client(chosen)
-    try:
-        client.health()
-    except DaemonUnreachable:
-        _start(client, chosen)
-        return _said(client, "started", words)
-    return _said(client, "already up", words)
+    return _said(client, "started" if own_daemon.ensure(client, chosen) else "already up", words)
 
 
 def down(words: Words) -> int:
@@ -80,61 +68,6 @@ def resume(words: Words) -> int:
     else:
         sys.stdout.write("resumed\n")
     return 0
-
-
-def program() -> list[str]:
-    """How `runnersd` is started: by this interpreter where it has the package, else from the path.
-
-    Raises:
-        Unavailable: the daemon is not installed here.
-    """
-    if find_spec("runnersd") is not None:
-        return [sys.executable, "-m", "runnersd"]
-    found = which("runnersd")
-    if found is None:
-        raise Unavailable(
-            "cannot start a daemon: runnersd is not installed; `pip install 'runnersd[daemon]'` brings it"
-        )
-    return [found]
-
-
-def _start(client: Client, chosen: str | None) -> None:
-    """Start it with a session of its own, its log in the state directory, and wait for its first answer."""
-    command = program()
-    socket = chosen or os.environ.get("RUNNERS_SOCKET")
-    if socket:
-        command += ["--socket", socket]
-    state = paths.state_dir()
-    log = os.path.join(state, _LOG)
-    try:
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        with open(log, "ab") as output:
-            begins = output.tell()
-            daemon = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/"
-            )
-    except OSError as error:
-        raise Unavailable(f"cannot start a daemon: {error.filename or command[0]}: {error.strerror}") from None
-    until = time.monotonic() + _PATIENCE
-    last_look = False
-    while True:
-        try:
-            client.health()
-            return
-        except (DaemonUnreachable, Unavailable):
-            # One that ended may have lost a race against another that now comes up: look once more.
-            if last_look or time.monotonic() >= until:
-                raise _failed(log, begins, daemon.poll()) from None
-            last_look = daemon.poll() is not None
-            time.sleep(1.0 if last_look else 0.02)
-
-
-def _failed(log: str, begins: int, code: int | None) -> Unavailable:
-    what = f"it ended with code {code}" if code is not None else f"it does not answer after {_PATIENCE:.0f} s"
-    with open(log, "rb") as written:
-        written.seek(begins)
-        lines = written.read(65536).decode(errors="replace").strip().splitlines()[-8:]
-    return Unavailable("\n  ".join([f"cannot start a daemon: {what}; its log is {log}", *map(said.clean, lines)]))
 
 
 def _said(client: Client, how: str, words: Words) -> int:

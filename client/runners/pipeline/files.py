@@ -14,6 +14,7 @@ from runners.errors import InvalidPipeline, Problem
 from runners.pipeline import schema
 from runners.pipeline.expand import Expansion
 from runners.pipeline.fields import Enough, Path
+from runners.pipeline.library import ReadFile
 from runners.pipeline.reader import MAX_BYTES
 from runners.pipeline.substitution import directory_values
 from runners.spec import PipelineSpec
@@ -56,9 +57,37 @@ def load_located(
     Raises:
         InvalidPipeline: as :func:`load`.
     """
-    file = os.fspath(path)
+    return _load(os.fspath(path), _read_file, environment, daemon_directories, now)
+
+
+def load_text(
+    text: bytes,
+    *,
+    file: str,
+    environment: Mapping[str, str],
+    daemon_directories: Mapping[str, str] | None = None,
+    now: float | None = None,
+) -> PipelineSpec:
+    """The pipeline in a text that is in no file, as :func:`load` reads one: ``file`` is what messages call it.
+
+    Files that it names are relative to the working directory.
+    """
+
+    def read_file(path: str, regular: bool) -> tuple[str, bytes]:
+        return _read_file(path, regular) if regular else (file, text)
+
+    return _load(file, read_file, environment, daemon_directories, now).spec
+
+
+def _load(
+    file: str,
+    read_file: ReadFile,
+    environment: Mapping[str, str],
+    daemon_directories: Mapping[str, str] | None,
+    now: float | None,
+) -> Loaded:
     directories = directory_values(environment, daemon_directories or {})
-    expansion = Expansion(_read_file, directories, time.time() if now is None else now)
+    expansion = Expansion(read_file, directories, time.time() if now is None else now)
     spec = None
     collecting = gc.isenabled()
     gc.disable()  # a large file makes a million objects that all stay: looking for garbage takes a third of the time
