@@ -16,9 +16,15 @@ STUCK_AFTER = 15.0
 def explain(job: Job, world: World, plan: Plan, now: float) -> Reason:
     """The job's reason. ``plan`` is the last one made of ``world``; ``now`` in Unix seconds."""
     match job.state:
+        case JobState.STARTING | JobState.STOPPING if _unseen(job, world):
+            doing = "being launched" if job.state is JobState.STARTING else f"stopping: {_cause(job)}"
+            return Reason(
+                Code.UNKNOWN,
+                f"{doing}{_on_cards(job)}; the container engine does not answer ({world.engine.problem})",
+            )
         case JobState.STARTING:
             return Reason(Code.LAUNCHING, f"being launched{_on_cards(job)}")
-        case JobState.RUNNING if job.spec.run_in == "container" and world.engine.problem is not None:
+        case JobState.RUNNING if _unseen(job, world):
             return Reason(
                 Code.UNKNOWN,
                 f"most likely runs{_on_cards(job)}, which stay held: the container engine does not answer "
@@ -60,13 +66,22 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
 
 
 def _stopping(job: Job, now: float) -> Reason:
-    cause = job.reason.text if job.reason is not None else "asked to stop"
+    cause = _cause(job)
     late = now - (job.stopping_at or now) - job.spec.grace
     if late > STUCK_AFTER:
         return Reason(
             Code.STUCK, f"{cause}; its processes do not die ({late:.0f} s past their grace), its cards stay held"
         )
     return Reason(Code.STOPPING, cause)
+
+
+def _unseen(job: Job, world: World) -> bool:
+    """Whether nobody can tell how the job is: it is in a container, of an engine that does not answer."""
+    return job.spec.run_in == "container" and world.engine.problem is not None
+
+
+def _cause(job: Job) -> str:
+    return job.reason.text if job.reason is not None else "asked to stop"
 
 
 def _on_cards(job: Job) -> str:

@@ -411,3 +411,23 @@ def test_a_container_that_opens_ports_is_not_made_early(ports: tuple[str, ...]) 
     world = queue.world(1, engine=EngineState(cards="nvidia", seen=True), images=known)
     assert starts(run_plan(queue, world)) == {1: ("GPU-0",)}
     assert [start.job.id for start in run_plan(queue, world).next_up] == ([] if ports else [2])
+
+
+def test_nobody_can_tell_how_a_container_is_while_its_engine_is_silent() -> None:
+    silent = EngineState("no answer in 10 s")
+    queue = Queue()
+    contained, host = queue.add(spec("c", run_in="container"), spec("h"))
+    for id in (contained, host):
+        queue.take(lifecycle.Reserved(id, 1))
+
+    def codes() -> list[Code]:
+        world = queue.world(engine=silent)
+        return [explain(queue.snapshot.jobs[id], world, plan(world, NOW), NOW).code for id in (contained, host)]
+
+    assert codes() == [Code.UNKNOWN, Code.LAUNCHING]
+    for id in (contained, host):
+        queue.take(lifecycle.Started(id, 1, NOW))
+    assert codes() == [Code.UNKNOWN, Code.RUNNING]
+    for id in (contained, host):
+        queue.take(lifecycle.Stopping(id, 1, Reason(Code.CANCELLED_BY, "cancelled by ann"), NOW - 1000))
+    assert codes() == [Code.UNKNOWN, Code.STUCK]
