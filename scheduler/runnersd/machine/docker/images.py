@@ -47,10 +47,14 @@ class Images:
         while known is None or known.image is None:
             self.resolve(name)
             await asyncio.wait([self._tasks[name]])
-            known = self.known[name]
-            if known.failure is not None:
+            known = self.known.get(name)
+            if known is not None and known.failure is not None:
                 raise LaunchFailed(known.failure)
         return known.image
+
+    def forget(self) -> None:
+        """The engine is another: what it has is to be found out."""
+        self.known = {name: state for name, state in self.known.items() if state.progress is not None}
 
     async def close(self) -> None:
         """Stop asking. A pull that the engine has begun goes on there."""

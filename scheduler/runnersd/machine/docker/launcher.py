@@ -261,7 +261,10 @@ class DockerLauncher:
         pause, longest = _AGAIN
         while True:
             try:
+                before = self._connection.engine
                 engine = await self._connection.connect()
+                if before is not None and before.instance != engine.instance:
+                    self._images.forget()
                 self._around.reached(engine)
                 self._say(None)
                 pause = _AGAIN[0]
