@@ -4,6 +4,7 @@
     attempt     from its name's record to its end, step by step
     making      its container made, and compared with what was asked
     staging     containers made early, for the next job of a card
+    sweep       containers and gates that nobody wants any more
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was
@@ -16,6 +17,7 @@
     result      a container's end as an attempt's outcome. Pure
     instance    which engine process answers
     surroundings   what all attempts on an engine share
+    watch       its first process and the shim above it
     kernel      which processes are a container's, whatever the engine says
     frames      the engine's log stream taken apart. Pure
     logs        a container's output on its way into the attempt's logs

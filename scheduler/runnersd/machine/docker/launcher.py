@@ -13,15 +13,15 @@ from typing import Any
 
 from runners.api import Code
 from runnersd.machine import LaunchFailed, Row
-from runnersd.machine.docker import body, events, kernel, result
+from runnersd.machine.docker import body, events, kernel
 from runnersd.machine.docker.attempt import RECONCILE, ContainerAttempt
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound
-from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.images import Images
 from runnersd.machine.docker.record import RecordFile
 from runnersd.machine.docker.staging import Staging
 from runnersd.machine.docker.surroundings import Surroundings
+from runnersd.machine.docker.sweep import Sweep
 from runnersd.machine.host import record as files
 from runnersd.model import EngineState, GpuId, Image, ImageState, Launch, Outcome, Reason, RunName
 
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds before an engine that does not answer is tried again: the first, the longest.
 _AGAIN = (0.2, 5.0)
+#: Seconds between questions whether the engine still answers.
+_KNOCK_EVERY = 5.0
 
 
 async def _unknown(run: RunName) -> Row:
@@ -67,7 +69,10 @@ class DockerLauncher:
         self._by_container: dict[str, ContainerAttempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
-        self._quarantined: set[str] = set()
+        self._sweep = Sweep(
+            self._connection, self._staging, database, self._around.gates,
+            names=self._names, known=lambda run: run in self._attempts, row=lambda run: self.row(run),
+        )  # fmt: skip
         self._said: str | None = ""  # nothing yet
 
     async def open(self) -> None:
@@ -126,8 +131,8 @@ class DockerLauncher:
             if made is None:
                 attempt = self._find(run)
             else:
-                made.add(lost="it has no record")
                 await self._discard(run)
+                made.add(lost="it has no record")
                 return Outcome(None, failure=Reason(Code.CONTAINER_LOST, f"cannot find {run}: it has no record"))
         assert attempt is not None, "it has a record now"
         return await asyncio.shield(attempt.over)
@@ -166,9 +171,9 @@ class DockerLauncher:
             self._by_container.pop(attempt.container, None)
             with contextlib.suppress(EngineError):
                 await self._connection.remove(attempt.container)
-        path, out, _ = self._names(run)
-        (attempt.gate if attempt is not None else Gate(self._around.gates / str(run))).remove()
-        await asyncio.to_thread(files.remove, [path, f"{out.removesuffix('.out')}.pos"])
+        if attempt is not None:
+            attempt.gate.remove()
+        await self._sweep.clear(run)
 
     def supervisor(self, run: RunName) -> int | None:
         """See :class:`runnersd.machine.Launcher`: the container's first process, which inherits all others."""
@@ -302,56 +307,30 @@ class DockerLauncher:
 
     async def _reconcile(self) -> None:
         while True:
-            await self._sweep()
-            await asyncio.sleep(RECONCILE)
-            await self._connection.instance()
+            await self._sweep.sweep()
+            for _ in range(round(RECONCILE / _KNOCK_EVERY)):
+                await asyncio.sleep(_KNOCK_EVERY)
+                await self._connection.instance()
             self._wake_all()
 
     def _wake_all(self) -> None:
         for attempt in self._attempts.values():
             attempt.wake()
 
-    async def _sweep(self) -> None:
-        """Look for containers of this database that no attempt here knows."""
-        for seen in await self._connection.containers(f"{body.DATABASE}={self._database}"):
-            container, labels = str(seen["Id"]), seen.get("Labels") or {}
-            if container in self._by_container or container in self._quarantined:
-                continue
-            try:
-                run = RunName(self._database, int(labels[body.JOB]), int(labels[body.ATTEMPT]))
-            except (KeyError, ValueError):
-                continue  # somebody copied our label
-            running = seen.get("State") == "running"
-            record = RecordFile.find(self._names(run)[0])
-            if body.STAGED in labels:
-                if not self._staging.has(container) and (record is None or record.said.container != container):
-                    await kernel.end(container)
-                    await self._connection.remove(container, force=running)
-            elif run not in self._attempts and record is None:
-                await self._sweep_out(run, container, running=running)
-
-    async def _sweep_out(self, run: RunName, container: str, *, running: bool) -> None:
-        row = await self.row(run)
-        if row == "live":
-            return  # not taken up yet
-        if running and row == "unknown":
-            # A database that was lost or put back: this may be somebody's training. Never kill what is not remembered.
-            self._quarantined.add(container)
-            log.warning("container %s says that it is %s, which this daemon does not know; it is left alone",
-                        container[:12], run)  # fmt: skip
-            return
-        if running:
-            log.warning("container %s of %s runs though that is over; ending it", container[:12], run)
-            await asyncio.to_thread(kernel.kill, container)
-        await self._connection.remove(container, force=running)
-
     async def _discard(self, run: RunName) -> None:
-        """End and remove what is there under an attempt's name."""
-        with contextlib.suppress(NotFound):
-            seen = await self._connection.inspect(body.name_of(run))
-            if body.is_that(seen, run):
+        """End and remove what is there under an attempt's name, as soon as the engine can be asked."""
+        while True:
+            try:
+                seen = await self._connection.inspect(body.name_of(run))
+                if not body.is_that(seen, run):
+                    return
                 await kernel.end(str(seen["Id"]))
-                await self._connection.remove(str(seen["Id"]), force=result.status(seen) == "running")
+                await self._connection.remove(str(seen["Id"]), force=True)
+            except NotFound:
+                return
+            except EngineError as error:
+                log.warning("job %d: %s; looking again", run.job, error)
+                await asyncio.sleep(_AGAIN[1])
 
 
 def _nothing() -> None:

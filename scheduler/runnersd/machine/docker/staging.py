@@ -15,6 +15,7 @@ import logging
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from runnersd.machine import LaunchFailed
@@ -97,6 +98,15 @@ class Staging:
     def has(self, container: str) -> bool:
         """Whether the container is one of those staged, or may be the one that is being made."""
         return self._making is not None or any(one.container == container for one in self._ready.values())
+
+    def keeps(self, folder: Path) -> bool:
+        """Whether the gate there is that of a staged container."""
+        return any(one.gate.folder == folder for one in self._ready.values())
+
+    @property
+    def busy(self) -> bool:
+        """Whether one is being made."""
+        return self._making is not None
 
     def forget_all(self) -> None:
         """The engine is another, or was lost sight of: what was staged is thrown away as soon as that can be done."""
