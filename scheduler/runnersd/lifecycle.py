@@ -150,6 +150,7 @@ TRANSITIONS: dict[tuple[JobState, type[Event]], JobState] = {
     (S.RUNNING, Requeued): S.QUEUED,
     (S.RUNNING, Revised): S.RUNNING,
     (S.STOPPING, Stopping): S.STOPPING,
+    (S.STOPPING, Succeeded): S.SUCCEEDED,
     (S.STOPPING, Cancelled): S.CANCELLED,
     (S.STOPPING, TimedOut): S.TIMED_OUT,
     (S.STOPPING, Failed): S.FAILED,
@@ -181,7 +182,10 @@ def apply(job: Job, event: Event) -> Job:
             return replace(job, state=state, started_at=at)
         case Stopping(reason=reason, at=at):
             # The first reason to stop stays: a cancel that comes while a time limit is being enforced changes nothing.
-            return replace(job, state=state, reason=job.reason or reason, stopping_at=job.stopping_at or at)
+            # But nobody who cancels a job is given another attempt of it.
+            stays = job.reason is not None and (final(job.reason) or not final(reason))
+            kept = job.reason if stays else reason
+            return replace(job, state=state, reason=kept, stopping_at=job.stopping_at or at)
         case Ended(reason=reason, exit_code=code, at=at):
             return replace(job, state=state, gpus=(), reason=reason, exit_code=code, finished_at=at, stopping_at=None)
         case Requeued(reason=reason, exit_code=code, not_before=not_before):
@@ -199,6 +203,11 @@ def apply(job: Job, event: Event) -> Job:
     raise TypeError(f"cannot apply {type(event).__name__}: no rule says what it changes")
 
 
+def final(cause: Reason) -> bool:
+    """Whether a job that is stopped for this reason is over then, however many retries it has left."""
+    return cause.code not in RETRIED and cause.code is not Code.PREEMPTED
+
+
 def verdict(job: Job, outcome: Outcome, now: float) -> Event:
     """What the end of a live job's attempt means for the job: over, or another attempt.
 
@@ -206,13 +215,13 @@ def verdict(job: Job, outcome: Outcome, now: float) -> Event:
     """
     at = outcome.finished_at if outcome.finished_at is not None else now
     code = outcome.exit_code
-    if job.state is S.STOPPING and job.reason is not None:
+    if job.state is S.STOPPING and job.reason is not None and not _by_itself(job.reason, outcome):
         cause = job.reason
         if cause.code is Code.TIME_LIMIT:
             return TimedOut(job.id, job.attempt, cause, code, at)
         if cause.code is Code.PREEMPTED:
             return Requeued(job.id, job.attempt, cause, code, at, None)
-        if cause.code not in RETRIED:
+        if final(cause):
             return Cancelled(job.id, job.attempt, cause, code, at)
         reason = cause
     else:
@@ -223,6 +232,14 @@ def verdict(job: Job, outcome: Outcome, now: float) -> Event:
         delay = min(job.spec.retry_delay * 2**job.failures, MAX_RETRY_DELAY)
         return Requeued(job.id, job.attempt, reason, code, at, at + delay)
     return Failed(job.id, job.attempt, reason, code, at)
+
+
+def _by_itself(cause: Reason, outcome: Outcome) -> bool:
+    """Whether the attempt had ended before it was told to stop, and not of what it was to be stopped for."""
+    if cause.code is Code.CANCELLED_BY:  # who asked for that was promised it
+        return False
+    failed_with_its_card = cause.code is Code.GPU_LOST and outcome.exit_code != 0
+    return outcome.failure is None and not outcome.stopped and not failed_with_its_card
 
 
 def exit_reason(code: int | None, signal: int | None) -> Reason:

@@ -67,12 +67,14 @@ class Gpu:
 class Inventory:
     """The devices as just seen, in PCI order. ``stale`` means the driver did not answer this time.
 
-    ``problem`` is a sentence for people when there is something to say (no driver, a driver that hangs).
+    ``problem`` is a sentence for people when there is something to say (no driver, a driver that hangs). ``unlisted``
+    are devices that are there, and that the configuration leaves to others.
     """
 
     gpus: tuple[Gpu, ...] = ()
     stale: bool = False
     problem: str | None = None
+    unlisted: frozenset[GpuId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ class Outcome:
     failure: Reason | None = None
     peak_memory: int | None = None
     truncated: bool = False  #: output passed `log_max`
+    stopped: bool = False  #: it was told to stop while its first process ran
 
 
 @dataclass(frozen=True, slots=True)

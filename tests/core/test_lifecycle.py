@@ -120,6 +120,30 @@ def test_revising_keeps_everything_else() -> None:
 
 
 RUNNING = job(S.RUNNING)
+LOST = Reason(Code.SUPERVISOR_LOST, "")
+
+
+def stopping(code: Code) -> Job:
+    """A job that is to end, for this reason."""
+    return job(S.STOPPING, reason=Reason(code, ""))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (Code.TIME_LIMIT, Code.CANCELLED_BY, Code.TIME_LIMIT),
+        (Code.CANCELLED_BY, Code.TIME_LIMIT, Code.CANCELLED_BY),
+        (Code.GPU_LOST, Code.CANCELLED_BY, Code.CANCELLED_BY),
+        (Code.PREEMPTED, Code.CANCELLED_BY, Code.CANCELLED_BY),
+        (Code.GPU_LOST, Code.PREEMPTED, Code.GPU_LOST),
+        (Code.CANCELLED_BY, Code.GPU_LOST, Code.CANCELLED_BY),
+    ],
+)
+def test_the_first_reason_to_stop_stays_unless_it_would_mean_another_attempt(
+    first: Code, second: Code, kept: Code
+) -> None:
+    after = apply(stopping(first), lifecycle.Stopping(4, 2, Reason(second, ""), 60.0))
+    assert after.reason is not None and after.reason.code is kept
 
 
 @pytest.mark.parametrize(
@@ -132,9 +156,15 @@ RUNNING = job(S.RUNNING)
         (job(S.STARTING), Outcome(0), lifecycle.Succeeded, Code.OK),
         (job(S.STOPPING), Outcome(143, 15), lifecycle.Cancelled, Code.CANCELLED_BY),
         (job(S.STOPPING), Outcome(0), lifecycle.Cancelled, Code.CANCELLED_BY),
-        (job(S.STOPPING, reason=Reason(Code.TIME_LIMIT, "")), Outcome(143, 15), lifecycle.TimedOut, Code.TIME_LIMIT),
-        (job(S.STOPPING, reason=Reason(Code.PREEMPTED, "")), Outcome(143, 15), lifecycle.Requeued, Code.PREEMPTED),
-        (job(S.STOPPING, reason=Reason(Code.GPU_LOST, "")), Outcome(137, 9), lifecycle.Failed, Code.GPU_LOST),
+        (stopping(Code.TIME_LIMIT), Outcome(143, 15, stopped=True), lifecycle.TimedOut, Code.TIME_LIMIT),
+        (stopping(Code.TIME_LIMIT), Outcome(0, stopped=True), lifecycle.TimedOut, Code.TIME_LIMIT),
+        (stopping(Code.TIME_LIMIT), Outcome(0), lifecycle.Succeeded, Code.OK),
+        (stopping(Code.TIME_LIMIT), Outcome(3), lifecycle.Failed, Code.EXIT_CODE),
+        (stopping(Code.TIME_LIMIT), Outcome(None, failure=LOST), lifecycle.TimedOut, Code.TIME_LIMIT),
+        (stopping(Code.PREEMPTED), Outcome(143, 15, stopped=True), lifecycle.Requeued, Code.PREEMPTED),
+        (stopping(Code.GPU_LOST), Outcome(137, 9, stopped=True), lifecycle.Failed, Code.GPU_LOST),
+        (stopping(Code.GPU_LOST), Outcome(3), lifecycle.Failed, Code.GPU_LOST),
+        (stopping(Code.GPU_LOST), Outcome(0), lifecycle.Succeeded, Code.OK),
     ],
 )
 def test_how_an_attempt_ended_says_what_becomes_of_its_job(

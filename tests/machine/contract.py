@@ -25,7 +25,7 @@ class LauncherContract:
         assert outcome.started_at == started
         assert outcome.finished_at is not None and outcome.finished_at >= started
         assert outcome.peak_memory is not None and outcome.peak_memory > 0
-        assert not outcome.truncated
+        assert not outcome.truncated and not outcome.stopped
 
     @pytest.mark.parametrize("number", [9, 10, 15])
     async def test_a_signal_is_128_and_its_number(self, world: World, number: int) -> None:
@@ -60,7 +60,8 @@ class LauncherContract:
         await launcher.launch(world.order("serve"))
         await launcher.stop(RUN)
         await launcher.stop(RUN)
-        assert (await launcher.wait(RUN)).signal == 15
+        outcome = await launcher.wait(RUN)
+        assert outcome.signal == 15 and outcome.stopped
 
     async def test_what_ignores_sigterm_is_killed_after_its_grace(self, world: World) -> None:
         launcher = await world.daemon()
@@ -80,7 +81,8 @@ class LauncherContract:
         if asked_before:
             await launcher.stop(RUN)
         await launcher.stop(RUN, at_once=True)
-        assert (await launcher.wait(RUN)).signal == 9
+        outcome = await launcher.wait(RUN)
+        assert outcome.signal == 9 and outcome.stopped
 
     async def test_stopping_what_is_over_does_nothing(self, world: World) -> None:
         launcher = await world.daemon()
@@ -134,7 +136,7 @@ class LauncherContract:
         await launcher.launch(world.order("serve"))
         await launcher.signal(RUN, 10)
         outcome = await launcher.wait(RUN)
-        assert (outcome.exit_code, outcome.signal) == (138, 10)
+        assert (outcome.exit_code, outcome.signal, outcome.stopped) == (138, 10, False)
 
     async def test_the_supervisor_is_known_while_it_lives(self, world: World) -> None:
         launcher = await world.daemon()

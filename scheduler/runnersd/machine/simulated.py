@@ -18,6 +18,7 @@ import signal as signals
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from contextvars import Context
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,14 +51,15 @@ class SimulatedMachine:
         self.stale = False
         self.clock = clock
         self.random = random.Random(seed)
-        self._asked: set[asyncio.Task[None]] = set()
+        self._asked: dict[asyncio.Task[None], None] = {}  # in the order it was asked for
 
     def finish(self, run: RunName, code: int = 0, *, signal: int | None = None) -> None:
         """End an attempt that runs; with a signal, as that kills."""
         running = self.running.pop(run, None)
         if running is not None:
             code = 128 + signal if signal is not None else code
-            self._over(running, Outcome(code, signal, running.started, self.clock(), peak_memory=1 << 20))
+            now, stopped = self.clock(), running.stopping
+            self._over(running, Outcome(code, signal, running.started, now, peak_memory=1 << 20, stopped=stopped))
 
     def lose(self, run: RunName) -> None:
         """Kill an attempt's supervisor: its processes end, and nobody has seen how."""
@@ -66,13 +68,18 @@ class SimulatedMachine:
             failure = Reason(Code.SUPERVISOR_LOST, "Its supervisor was killed: how it ended was not seen.")
             self._over(running, Outcome(None, started_at=running.started, failure=failure))
 
-    def restart(self) -> None:
-        """Restart the machine: nothing runs any more, and what had ended is still known."""
+    def restart(self, *, power_cut: bool = False) -> None:
+        """Restart the machine: nothing runs any more, and what had ended is still known.
+
+        After a ``power_cut`` of what ran not even the record is left: only an end is made sure to be on the disk.
+        """
         for task in self._asked:
             task.cancel()
-        for running in list(self.running.values()):
+        for run, running in list(self.running.items()):
             failure = Reason(Code.MACHINE_RESTARTED, "The machine was restarted while it ran.")
             self._over(running, Outcome(None, started_at=running.started, failure=failure))
+            if power_cut:
+                del self.ended[run]
         self.running.clear()
 
     async def settled(self) -> None:
@@ -94,9 +101,10 @@ class SimulatedMachine:
             await self.take_time()
             effect()
 
-        task = asyncio.get_running_loop().create_task(later())
-        self._asked.add(task)
-        task.add_done_callback(self._asked.discard)
+        # In a context of its own: what was asked for is the machine's from now on, not that of whoever asked.
+        task = asyncio.get_running_loop().create_task(later(), context=Context())
+        self._asked[task] = None
+        task.add_done_callback(self._asked.pop)
         await asyncio.shield(task)
         await self.take_time()
 
@@ -143,12 +151,13 @@ class SimulatedMachine:
         if running is None:
             failure = Reason(Code.CANCELLED_BY, "It was stopped before it was started.")
             self.ended.setdefault(run, Outcome(None, failure=failure))
-        elif at_once or (running.stubborn and running.launch.grace <= 0):
+            return
+        told, running.stopping = running.stopping, True
+        if at_once or (running.stubborn and running.launch.grace <= 0):
             self.finish(run, signal=signals.SIGKILL)
         elif not running.stubborn:
             self.finish(run, signal=signals.SIGTERM)
-        elif not running.stopping:
-            running.stopping = True
+        elif not told:
             running.timer = asyncio.get_running_loop().call_later(
                 running.launch.grace, lambda: self.finish(run, signal=signals.SIGKILL)
             )
@@ -170,7 +179,7 @@ class _Running:
         self.over = asyncio.Event()
         self.timer: asyncio.TimerHandle | None = None
         self.stubborn = _words(launch.argv)[:1] == ["stubborn"]
-        self.stopping = False
+        self.stopping = False  #: whether it was told to
 
 
 class SimulatedGpus:
@@ -178,12 +187,15 @@ class SimulatedGpus:
 
     def __init__(self, machine: SimulatedMachine) -> None:
         self.machine = machine
+        self._cards: tuple[Gpu, ...] = ()  # as last seen
 
     async def observe(self) -> Inventory:
         """See :class:`runnersd.machine.Gpus`. What was seen is a little old when it is told."""
         await self.machine.take_time()
+        if not self.machine.stale:
+            self._cards = self.machine.cards()
         problem = "The driver does not answer." if self.machine.stale else None
-        seen = Inventory(self.machine.cards(), self.machine.stale, problem)
+        seen = Inventory(self._cards, self.machine.stale, problem)
         await self.machine.take_time()
         return seen
 
@@ -208,7 +220,14 @@ class SimulatedCards:
         }
 
     def descriptors(self, uuids: Sequence[GpuId]) -> list[int]:
-        """See :class:`runnersd.machine.Cards`. Memory has none."""
+        """See :class:`runnersd.machine.Cards`. Memory has none.
+
+        Raises:
+            KeyError: a card that is not ours.
+        """
+        for uuid in uuids:
+            if self.machine.owners[uuid] != self.owner:
+                raise KeyError(uuid)
         return []
 
     def close(self) -> None:
@@ -221,10 +240,13 @@ class SimulatedCards:
 class SimulatedLauncher:
     """Runs attempts on the machine (:class:`runnersd.machine.Launcher`). ``logs`` of theirs never exist."""
 
-    def __init__(self, machine: SimulatedMachine, state: Path = Path("/nonexistent")) -> None:
+    def __init__(
+        self, machine: SimulatedMachine, state: Path = Path("/nonexistent"), cards: SimulatedCards | None = None
+    ) -> None:
         self.machine = machine
         self.state = state
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self._cards = cards
+        self._waiting: dict[asyncio.Task[Any], None] = {}
 
     async def open(self) -> None:
         """Wait for what an earlier daemon has asked for."""
@@ -232,6 +254,8 @@ class SimulatedLauncher:
 
     async def launch(self, launch: Launch) -> float:
         """See :class:`runnersd.machine.Launcher`."""
+        if self._cards is not None and launch.run not in self.machine.running and launch.run not in self.machine.ended:
+            self._cards.descriptors(launch.gpus)
         await self.machine.happen(lambda: self.machine.start(launch))
         running = self.machine.running.get(launch.run)
         if running is not None:
@@ -299,8 +323,8 @@ class SimulatedLauncher:
 
     async def _until_closed(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
         task = asyncio.get_running_loop().create_task(work)
-        self._waiting.add(task)
-        task.add_done_callback(self._waiting.discard)
+        self._waiting[task] = None
+        task.add_done_callback(self._waiting.pop)
         try:
             return await task
         finally:

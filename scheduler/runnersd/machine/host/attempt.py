@@ -109,4 +109,5 @@ def outcome_of(found: record.Record) -> Outcome | None:
         finished_at=found.end.get("finished"),
         peak_memory=found.end.get("peak"),
         truncated=bool(found.end.get("truncated")),
+        stopped=bool(found.end.get("told", True)),  # a supervisor of before did not say
     )

@@ -5,7 +5,7 @@ A file of JSON lines beside the attempt's logs, written by its supervisor alone:
 
     {"run", "boot", "pid", "start", "grace"}      made with O_EXCL: who has this name, before anything runs
     {"started", "main", "main_start"}             its first process runs
-    {"code", "finished", "peak", "truncated"}     every process of it is gone; `code` is -n for signal n
+    {"code", "finished", "peak", "truncated", "told"}     every process is gone; `code` is -n for signal n
 
 or, in place of the last two, ``{"failed": why}``: nothing ran and nothing will. ``{"stopped": why}`` alone is a
 record made only so that nothing can run under its name. ``{"broken": why}`` is a supervisor's last word about a
@@ -78,10 +78,10 @@ def begun(started: float, main: int, main_start: int) -> bytes:
     return f'{{"started":{started!r},"main":{main},"main_start":{main_start}}}\n'.encode()
 
 
-def ended(code: int, finished: float, peak: int, truncated: bool) -> bytes:
-    """The last line."""
-    cut = "true" if truncated else "false"
-    return f'{{"code":{code},"finished":{finished!r},"peak":{peak},"truncated":{cut}}}\n'.encode()
+def ended(code: int, finished: float, peak: int, truncated: bool, told: bool) -> bytes:
+    """The last line. ``told``: it was told to stop while its first process ran."""
+    cut, stop = "true" if truncated else "false", "true" if told else "false"
+    return f'{{"code":{code},"finished":{finished!r},"peak":{peak},"truncated":{cut},"told":{stop}}}\n'.encode()
 
 
 def parse(data: bytes) -> Record:

@@ -88,6 +88,7 @@ class Supervisor:
         self.peak = 0
         self.streams: list[Stream] = []
         self.stopping = False
+        self.told = False  # to stop, while the first process ran
         self.deadline: float | None = None  # when what lives is killed, on the monotonic clock
         self.pause = _KILL_AGAIN[0]
 
@@ -207,6 +208,8 @@ class Supervisor:
                 self.main, self.status = None, status
 
     def _take(self, number: int) -> None:
+        if number in (signal.SIGTERM, AT_ONCE):
+            self.told = self.told or self.main is not None
         if number == signal.SIGTERM:
             if not self.stopping:
                 self._stop(self.order.grace)
@@ -240,7 +243,8 @@ class Supervisor:
         for stream in self.streams:
             stream.finish()
         truncated = self.streams[0].truncated or self.streams[1].truncated
-        self._write(record.ended(os.waitstatus_to_exitcode(self.status), time.time(), self.peak, truncated))
+        code = os.waitstatus_to_exitcode(self.status)
+        self._write(record.ended(code, time.time(), self.peak, truncated, self.told))
 
     def _append(self, data: bytes) -> None:
         try:
