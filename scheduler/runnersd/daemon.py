@@ -52,10 +52,9 @@ async def run(config: Config, load: Callable[[], Config]) -> int:
 async def _run(config: Config, load: Callable[[], Config], state: StateDirectory, sockets: Mapping[str, int]) -> int:
     assert config.paths is not None, "checked by run()"
     loop = asyncio.get_running_loop()
-    boot = boot_id()
     async with contextlib.AsyncExitStack() as stack:
         systemd.notify(f"EXTEND_TIMEOUT_USEC={RESTORE_TIME}")
-        store = await Store.open(state.path / "runnersd.db", clock=time.time, boot=boot)
+        store = await Store.open(state.path / "runnersd.db", clock=time.time, boot=boot_id())
         stack.push_async_callback(store.close)
         cards = CardLocks(config.paths.locks, store.database)
         launcher = HostLauncher(state.path, cards)
@@ -64,7 +63,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             state.path,
             config.containers.socket,
             store.database,
-            boot=boot,
+            boot=boot_id(),
             gated=config.system or config.containers.staging,
             private=(str(state.path), str(config.paths.locks)),
         )
@@ -76,7 +75,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             observer,
             cards,
             launcher,
-            machine=_machine(rebooted=store.previous_boot not in (None, boot)),
+            machine=_machine(),
             clock=time.time,
             free_disk=state.free,
             change_user=config.system,
@@ -170,6 +169,6 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _machine(*, rebooted: bool) -> Machine:
+def _machine() -> Machine:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Machine(float(len(os.sched_getaffinity(0))), memory, rebooted)
+    return Machine(float(len(os.sched_getaffinity(0))), memory)

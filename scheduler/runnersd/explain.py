@@ -40,7 +40,10 @@ def explain(job: Job, world: World, plan: Plan, now: float) -> Reason:
 
 
 def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
-    progress = world.snapshot.progress[job.pipeline.id]
+    progress = world.snapshot.progress.get(job.pipeline.id)
+    if progress is None:
+        # Read from the rows, which are behind what is known of it: the write of that has failed or is about to.
+        return Reason(Code.STARTING_SOON, "ready, or over already: the daemon's database is being looked at again")
     if job.id in world.snapshot.doomed:
         return progress.failed_need(job)
     if world.paused is not None:

@@ -267,6 +267,33 @@ def test_a_silent_driver_stops_nothing() -> None:
     assert not plan(queue.world(Inventory((), problem="no driver")), NOW).decisions
 
 
+def test_a_card_that_vanishes_is_lost_and_one_that_is_not_listed_any_more_is_not() -> None:
+    queue = Queue()
+    first, second = queue.add(spec("a", num_gpus=1), spec("b", num_gpus=1))
+    run_plan(queue, queue.world(2))
+    world = queue.world(Inventory((), unlisted=frozenset({"GPU-1"})))
+    assert [one.job.id for one in plan(world, NOW).decisions if isinstance(one, Stop)] == [first]
+    assert queue.snapshot.jobs[second].gpus == ("GPU-1",)
+
+
+def test_nothing_is_left_to_stop_of_what_a_restart_of_the_machine_ended() -> None:
+    queue = Queue()
+    (job,) = queue.add(spec(num_gpus=1, time_limit=30.0))
+    run_plan(queue, queue.world(1))
+    for card in (gpu(0), gpu(0, lost=True)):
+        assert plan(queue.world(Inventory((card,))), NOW + 60).decisions
+        world = queue.world(Inventory((card,)), interrupted=frozenset({(job, 1)}))
+        assert not plan(world, NOW + 60).decisions
+    assert plan(replace(world, interrupted=frozenset({(job, 2)})), NOW + 60).decisions
+
+
+def test_a_job_that_the_snapshot_does_not_know_has_a_reason_too() -> None:
+    queue = Queue()
+    (id,) = queue.add(spec())
+    job = queue.snapshot.jobs[id]
+    assert explain(job, Queue().world(), Plan(), NOW).code is Code.STARTING_SOON
+
+
 @pytest.mark.parametrize(
     ("facts", "code"),
     [

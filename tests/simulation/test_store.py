@@ -631,13 +631,31 @@ def test_old_pipelines_are_forgotten_and_their_ids_never_given_again(tmp_path: P
     run(work)
 
 
-def test_the_machines_last_boot_is_remembered(tmp_path: Path) -> None:
+def test_the_attempts_that_a_restart_interrupted_are_known_to_every_later_daemon(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(tmp_path, boot="first")
-        assert store.previous_boot is None
+        over, live, waiting = await queue(store, spec("a"), spec("b"), spec("c"))
+        start(store, over)
+        start(store, live)
+        succeed(store, over)
+        assert store.interrupted == frozenset()
+        await store.close()
+        store = await opened(tmp_path, boot="first")
+        assert store.interrupted == frozenset()
         await store.close()
         store = await opened(tmp_path, boot="second")
-        assert store.previous_boot == "first"
+        assert store.interrupted == {(live, 1)}
+        start(store, waiting)
+        await store.close()
+        store = await opened(tmp_path, boot="second")  # what has begun since was not interrupted
+        assert store.interrupted == {(live, 1)}
+        succeed(store, live)
+        await store.close()
+        store = await opened(tmp_path)
+        assert store.interrupted == {(live, 1)}
+        await store.close()
+        store = await opened(tmp_path, boot="third")
+        assert store.interrupted == {(waiting, 1)}
         await store.close()
 
     run(work)

@@ -48,7 +48,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
 
     async def work() -> None:
         await (await opened(fresh)).close()
-        store = await opened(tmp_path)
+        store = await opened(tmp_path, boot="boot-2")
         assert {id: job.state.value for id, job in store.snapshot.jobs.items()} == {
             3: "running", 4: "failed", 5: "held", 6: "queued", 7: "queued",
         }  # fmt: skip
@@ -58,7 +58,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert store.snapshot.doomed == {6}
         assert dict(store.drained) == {"GPU-7": "fan broken"} and store.paused == "maintenance"
         assert dict(await store.environment(2)) == {"PATH": "/usr/bin", "SECRET": "hush"}
-        assert store.database == "0123456789ab" and store.previous_boot == "boot-1"
+        assert store.database == "0123456789ab" and store.interrupted == {(3, 1)}
         # It goes on working: ids count on, the key is still known.
         assert await queue(store, key="key-1") == [1, 2]
         assert await queue(store) == [8]

@@ -1,7 +1,7 @@
 """Sees each live attempt through: launch it, wait for its end, record that. The record always comes before the act.
 
 An attempt belongs to its run name, not to this process: everything here may be repeated by another daemon, and after
-a restart it is (`adopt`). Nothing here decides; what the end of an attempt means is `lifecycle.verdict`'s to say.
+a restart it is. Nothing here decides; what the end of an attempt means is `lifecycle.verdict`'s to say.
 """
 
 from __future__ import annotations
@@ -9,41 +9,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from runners.api import Code, JobState
 from runners.errors import Unavailable
 from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.launches import Launches
-from runnersd.machine import ContainerLauncher, Launcher, LaunchFailed
+from runnersd.machine import Cards, ContainerLauncher, Launcher, LaunchFailed
 from runnersd.model import EngineState, ImageState, Inventory, Job, JobId, Outcome, Reason, RunName
 from runnersd.planner import Start
 from runnersd.store import Store
 
 log = logging.getLogger(__name__)
 
+#: Seconds after which what failed on an attempt is tried again.
+_AGAIN = 5.0
+
 
 class Attempts:
-    """One task for every live attempt. ``wake`` asks the loop for another turn."""
+    """A task for every live attempt. ``wake`` asks the loop for another turn."""
 
     def __init__(
         self,
         store: Store,
         launcher: Launcher,
+        cards: Cards,
         clock: Callable[[], float],
         wake: Callable[[], None],
         *,
         launches: Launches,
         containers: ContainerLauncher | None = None,
     ) -> None:
-        self._store, self._host, self._clock, self._wake = store, launcher, clock, wake
+        self._store, self._host, self._cards, self._clock = store, launcher, cards, clock
+        self._wake = wake
         self._containers = containers
         self._launches = launches
-        self._tasks: dict[JobId, asyncio.Task[None]] = {}
         self._staged: list[tuple[JobId, int, tuple[str, ...]]] = []
         self._staging: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._at_once: dict[JobId, int] = {}  # the attempts that are to end without grace
         self.supervisors: dict[JobId, int] = {}
         self.ended: set[int] = set()  #: supervisors that have ended; the engine forgets them once cards are seen anew
 
@@ -94,22 +101,17 @@ class Attempts:
         """What the next launches are made of."""
         self._launches.config, self._launches.inventory = config, inventory
 
-    def begin(self, job: Job) -> None:
-        """See a freshly reserved attempt through."""
-        if self._containers is not None and job.spec.run_in == "container":
+    def see_through(self, job: Job) -> None:
+        """See a live job's attempt through from where it is: just reserved, or left off by an earlier daemon."""
+        if self._containers is not None and job.spec.run_in == "container" and job.state is JobState.STARTING:
             self._containers.claim(self.run_name(job), job.gpus)
-        self._watch(job.id, self._launch_and_see_out(job))
-
-    def adopt(self, job: Job, *, rebooted: bool) -> None:
-        """Take over an attempt that an earlier daemon left off, at its last step."""
-        if job.state is JobState.STARTING and not rebooted:
-            self._watch(job.id, self._launch_and_see_out(job))
-        else:
-            self._watch(job.id, self._see_out(job, rebooted=rebooted))
+        self._begin(self._see_through, job)
 
     def stop(self, job: Job, *, at_once: bool = False) -> None:
         """Have a live job's attempt end, once its record says so on disk."""
-        self._watch(-job.id, self._stop(job, at_once))
+        if at_once:
+            self._at_once[job.id] = job.attempt
+        self._begin(self._stop, job)
 
     async def signal(self, job: Job, number: int) -> None:
         """Pass a signal on to a live job."""
@@ -118,94 +120,110 @@ class Attempts:
     async def all_over(self) -> None:
         """Wait until no attempt is left to see through."""
         while self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
+            await asyncio.wait(self._tasks)
 
     async def close(self) -> None:
         """Stop watching. Jobs keep running."""
-        tasks = [*self._tasks.values(), *([self._staging] if self._staging is not None else [])]
+        tasks = [*self._tasks, *([self._staging] if self._staging is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._tasks.clear()
         self.supervisors.clear()
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    async def _launch_and_see_out(self, job: Job) -> None:
+    def _begin(self, work: Callable[[Job], Coroutine[Any, Any, None]], job: Job) -> None:
+        task = asyncio.get_running_loop().create_task(self._until_done(work, job))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _until_done(self, work: Callable[[Job], Coroutine[Any, Any, None]], job: Job) -> None:
+        """Do the work on the job's attempt, however often it fails: no attempt may be lost sight of."""
+        while True:
+            try:
+                return await work(job)
+            except Unavailable as error:
+                if not self._store.healthy:
+                    return None  # once the store is back, every live attempt is taken over anew
+                log.warning("%s; job %d is looked at again in %g s", error, job.id, _AGAIN)
+            except Exception:  # a bug, or a machine that is: the log has it, the job must not suffer for it
+                log.exception("seeing attempt %d of job %d through failed; trying again", job.attempt, job.id)
+            await asyncio.sleep(_AGAIN)
+
+    async def _see_through(self, job: Job) -> None:
         run = self.run_name(job)
         await self._store.committed()
-        current = self._store.snapshot.jobs[job.id]
-        if current.state is JobState.STOPPING:
-            await self.launcher(job).stop(run)
-        else:
-            try:
-                started = await self.launcher(job).launch(await self._launches.launch(job, run))
-            except LaunchFailed as failure:
-                self._end(job, Outcome(None, failure=Reason(Code.LAUNCH_FAILED, str(failure))))
-                await self._forget(job, run)
-                return
-            if self._store.snapshot.jobs[job.id].state is JobState.STARTING:
-                self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
-                if job.spec.time_limit is not None:
-                    self._wake()  # from now on there is a time to look again at
-        await self._see_out(job)
+        known = self._store.snapshot.jobs.get(job.id)
+        if known is not None and known.attempt < job.attempt:
+            return  # the store went back to before it
+        current = self._current(job)
+        obstacle = self._obstacle(current) if current is not None else None
+        if current is not None and current.state is JobState.STARTING:
+            if obstacle is None:
+                await self._start(current, run)
+            else:
+                await self.launcher(job).stop(run)  # nobody knows whether it had begun: now it never will
+        current = self._current(job)
+        if current is not None:
+            await self._see_out(current, run, obstacle)
+        await self._store.committed()
+        await self.launcher(job).forget(run)
 
-    async def _see_out(self, job: Job, *, rebooted: bool = False) -> None:
-        run = self.run_name(job)
-        launcher = self.launcher(job)
-        pid = launcher.supervisor(run)
+    async def _start(self, job: Job, run: RunName) -> None:
+        try:
+            started = await self.launcher(job).launch(await self._launches.launch(job, run))
+        except LaunchFailed as failure:
+            self._end(job, Outcome(None, failure=Reason(Code.LAUNCH_FAILED, str(failure))))
+            return
+        current = self._current(job)
+        if current is not None and current.state is JobState.STARTING:
+            self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
+            if job.spec.time_limit is not None:
+                self._wake()  # from now on there is a time to look again at
+
+    async def _see_out(self, job: Job, run: RunName, obstacle: Reason | None) -> None:
+        pid = self.launcher(job).supervisor(run)
         if pid is not None:
             self.supervisors[job.id] = pid
-        current = self._store.snapshot.jobs[job.id]
-        if current.state is JobState.STOPPING or (rebooted and current.state is JobState.STARTING):
-            await launcher.stop(run)
-        outcome = await launcher.wait(run)
-        if rebooted and outcome.failure is not None:
-            outcome = replace(outcome, failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"))
+        if job.state is JobState.STOPPING:
+            await self._stop(job)
+        outcome = await self.launcher(job).wait(run)
+        if obstacle is not None and outcome.failure is not None and outcome.failure.code is not Code.LAUNCH_FAILED:
+            outcome = replace(outcome, failure=obstacle)
         self._end(job, outcome)
-        await self._forget(job, run)
 
     def _end(self, job: Job, outcome: Outcome) -> None:
+        current = self._current(job)
+        if current is None:
+            return
+        self._at_once.pop(job.id, None)
         pid = self.supervisors.pop(job.id, None)
         if pid is not None:
             self.ended.add(pid)
         now = self._clock()
-        current = self._store.snapshot.jobs[job.id]
         self._store.record(lifecycle.verdict(current, outcome, now), now)
         self._wake()
 
-    async def _forget(self, job: Job, run: RunName) -> None:
+    async def _stop(self, job: Job) -> None:
         await self._store.committed()
-        await self.launcher(job).forget(run)
+        current = self._current(job)
+        if current is not None and current.state is JobState.STOPPING:
+            await self.launcher(job).stop(self.run_name(job), at_once=self._at_once.get(job.id) == job.attempt)
 
-    async def _stop(self, job: Job, at_once: bool) -> None:
-        await self._store.committed()
-        await self.launcher(job).stop(self.run_name(job), at_once=at_once)
+    def _current(self, job: Job) -> Job | None:
+        """The job as it is now, while this attempt of it lives."""
+        current = self._store.snapshot.jobs.get(job.id)
+        return current if current is not None and current.live and current.attempt == job.attempt else None
 
-    def _watch(self, key: JobId, work: object) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
-        self._tasks[key] = task
-        task.add_done_callback(lambda done: self._done(key, done))
-
-    def _done(self, key: JobId, task: asyncio.Task[None]) -> None:
-        if self._tasks.get(key) is task:
-            del self._tasks[key]
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, Unavailable):
-            log.warning("job %d: its attempt is looked at again once the store is back", abs(key))
-        elif error is not None:
-            log.error("job %d: seeing its attempt through failed", abs(key), exc_info=error)
-            self._lost_sight(key, error)
-
-    def _lost_sight(self, key: JobId, error: BaseException) -> None:
-        """A bug must not leave a job unwatched: its attempt is taken over again after a moment."""
-        job = self._store.snapshot.jobs.get(abs(key))
-        if job is not None and job.live and key > 0:
-            asyncio.get_running_loop().call_later(5.0, lambda: self._again(job.id))
-
-    def _again(self, id: JobId) -> None:
-        job = self._store.snapshot.jobs.get(id)
-        if job is not None and job.live and id not in self._tasks:
-            self.adopt(job, rebooted=False)
+    def _obstacle(self, job: Job) -> Reason | None:
+        """Why an attempt that an earlier daemon left off cannot go on, if so."""
+        if (job.id, job.attempt) in self._store.interrupted:
+            return Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran")
+        if job.state is not JobState.STARTING:
+            return None
+        # Nothing keeps the cards of an attempt that does not run yet, when its daemon dies.
+        for uuid, owner in self._cards.claim(job.gpus).items():
+            if owner is not None:
+                whose = owner.user or "another user"
+                return Reason(Code.GPU_LOST, f"another daemon of {whose} took card {uuid} before it was started")
+        return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import WAITING, Code, GpuView, JobState, JobView
-from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound
+from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound, Unavailable
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit
@@ -61,7 +61,7 @@ class Engine:
         self.stopping = asyncio.Event()  #: set when the daemon should end
         self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
         launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
-        self._attempts = Attempts(store, launcher, clock, self._wake, launches=launches, containers=containers)
+        self._attempts = Attempts(store, launcher, cards, clock, self._wake, launches=launches, containers=containers)
         self._loop = Loop(store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:
@@ -80,7 +80,7 @@ class Engine:
     async def start(self) -> None:
         """Look at the cards, take over what an earlier daemon left, and begin to turn."""
         await self._loop.look()
-        self._loop.recover(rebooted=self._loop.machine.rebooted)
+        self._loop.recover()
         self._tasks = [
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._loop.watch_cards(), name="cards"),
@@ -190,7 +190,7 @@ class Engine:
         reason, now = Reason(Code.CANCELLED_BY, f"cancelled by {by}"), self.clock()
         if job.state in WAITING:
             job = self.store.record(lifecycle.Cancelled(id, job.attempt, reason, None, now), now)
-        elif job.state is not JobState.STOPPING or at_once:
+        elif job.state is not JobState.STOPPING or at_once or (job.reason and not lifecycle.final(job.reason)):
             job = self.store.record(lifecycle.Stopping(id, job.attempt, reason, now), now)
             self._attempts.stop(job, at_once=at_once)
         await self._saved()
@@ -308,6 +308,8 @@ class Engine:
         job = self.store.snapshot.jobs.get(id) or await self.store.job(id)
         if job.settled:
             raise IllegalTransition(f"cannot {verb} job {id}: it is over ({job.state.value})")
+        if id not in self.store.snapshot.jobs:
+            raise Unavailable(f"cannot {verb} job {id}: what became of it could not be written; try again in a moment")
         return job
 
     async def _set_drained(self, text: str, reason: str | None) -> GpuView:

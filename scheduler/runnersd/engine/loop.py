@@ -28,11 +28,10 @@ EVERY = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What does not change while the daemon runs: CPUs, memory in bytes, and whether it has restarted since."""
+    """What does not change while the daemon runs: CPUs, and memory in bytes."""
 
     cpus: float
     memory: int
-    rebooted: bool = False
 
 
 class Loop:
@@ -85,13 +84,14 @@ class Loop:
             proven_dead=frozenset(self.attempts.ended),
             engine=self.attempts.engine_state,
             images=self.attempts.images,
+            interrupted=self.store.interrupted,
         )
 
-    def recover(self, *, rebooted: bool) -> None:
+    def recover(self) -> None:
         """Take over every attempt that an earlier daemon left off, each at its last step."""
         adopted = list(self.store.snapshot.live.values())
         for job in adopted:
-            self.attempts.adopt(job, rebooted=rebooted)
+            self.attempts.see_through(job)
         if adopted:
             log.info("adopted %d jobs that an earlier daemon started", len(adopted))
         self.wake()
@@ -108,7 +108,7 @@ class Loop:
                 match decision:
                     case Start(job, gpus):
                         reserved = lifecycle.Reserved(job.id, job.attempt + 1, gpus)
-                        self.attempts.begin(self.store.record(reserved, now))
+                        self.attempts.see_through(self.store.record(reserved, now))
                     case Stop(job, reason):
                         self._stop(job, lifecycle.Stopping(job.id, job.attempt, reason, now))
                     case Drop(job, reason):
@@ -129,11 +129,11 @@ class Loop:
             self._woken.clear()
             if self.store.generation != self._generation:
                 await self._start_over()
+            until = EVERY
             if self.store.healthy:
                 self.turn()
-            until = EVERY
-            if self.plan.look_again is not None:
-                until = min(until, max(self.plan.look_again - self.clock(), 0.0) + 0.001)
+                if self.plan.look_again is not None:
+                    until = min(until, max(self.plan.look_again - self.clock(), 0.0) + 0.001)
             try:
                 async with asyncio.timeout(until):
                     await self._woken.wait()
@@ -174,4 +174,4 @@ class Loop:
         log.warning("the store is back; %d live jobs are looked at afresh", len(self.store.snapshot.live))
         self._generation = self.store.generation
         await self.attempts.close()
-        self.recover(rebooted=False)
+        self.recover()

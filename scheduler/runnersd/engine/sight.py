@@ -28,7 +28,11 @@ class Sight:
         seen = await self._gpus.observe()
         listed = [gpu for gpu in seen.gpus if _listed(gpu, config)]
         owners = self._cards.claim([gpu.uuid for gpu in listed])
-        inventory = replace(seen, gpus=tuple(replace(gpu, owner=owners.get(gpu.uuid)) for gpu in listed))
+        inventory = replace(
+            seen,
+            gpus=tuple(replace(gpu, owner=owners.get(gpu.uuid)) for gpu in listed),
+            unlisted=frozenset(gpu.uuid for gpu in seen.gpus if not _listed(gpu, config) and not gpu.lost),
+        )
         if inventory.problem != self._said:
             self._said = inventory.problem
             if inventory.problem:

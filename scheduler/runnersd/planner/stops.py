@@ -20,11 +20,12 @@ def time_limit_of(job: Job) -> float | None:
 def stops(world: World, now: float) -> Iterator[Stop]:
     """The live jobs that must end now."""
     seen = {gpu.uuid: gpu for gpu in world.inventory.gpus}
+    unlisted = world.inventory.unlisted
     complete = not world.inventory.stale and world.inventory.problem is None
     for job in world.snapshot.live.values():
-        if job.state not in (JobState.STARTING, JobState.RUNNING):
+        if job.state not in (JobState.STARTING, JobState.RUNNING) or (job.id, job.attempt) in world.interrupted:
             continue
-        lost = [id for id in job.gpus if (id in seen and seen[id].lost) or (id not in seen and complete)]
+        lost = [id for id in job.gpus if (seen[id].lost if id in seen else complete and id not in unlisted)]
         limit = time_limit_of(job)
         if lost:
             yield Stop(job, Reason(Code.GPU_LOST, f"the driver lost card {', '.join(lost)}"))

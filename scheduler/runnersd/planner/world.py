@@ -28,6 +28,7 @@ class World:
     supervisors: Mapping[JobId, int] = field(default_factory=dict)
     engine: EngineState = field(default_factory=EngineState)
     images: Mapping[str, ImageState] = field(default_factory=dict)
+    interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     proven_dead: frozenset[int] = frozenset()  #: supervisors that ended since the inventory was taken
 
 

@@ -8,7 +8,9 @@ import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 
+from runners.api import LIVE
 from runners.errors import InvalidConfig
+from runnersd.model import JobId
 from runnersd.store.place import ADOPT, machine_id, make_private, read_mountinfo, refuse_network
 from runnersd.store.rows import text
 from runnersd.store.schema import migrate
@@ -30,13 +32,19 @@ SQLITE_VERSION = sqlite3.sqlite_version
 #: Codes of `sqlite3.Error` after which nothing in the file can be believed.
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
+_LIVE = ", ".join(f"'{state.value}'" for state in sorted(LIVE))
+_RESTORE = "keep a copy of it, put back a backup, or say another --state-dir"
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which database it is, and the machine's boot that wrote it last (None when that is not known)."""
+    """Which database it is, and which attempts (job and number) were live when the machine last restarted.
+
+    Attempts stay among these until they are over, however many daemons it takes to see to that.
+    """
 
     database: str
-    previous_boot: str | None
+    interrupted: frozenset[tuple[JobId, int]]
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -88,7 +96,17 @@ def _identify(connection: sqlite3.Connection, file: Path, boot: str | None, at: 
             f"say another --state-dir, or `touch {adopt}` if that machine is gone or this is it under a new name"
         )
     database = meta.get("database") or secrets.token_hex(6)
-    now = {"database": database, "machine": machine, "boot": boot, "made_at": meta.get("made_at", at)}
+    interrupted = meta.get("interrupted", [])
+    if boot is not None and meta.get("boot") not in (None, boot):
+        interrupted = connection.execute(f"SELECT id, attempt FROM job WHERE state IN ({_LIVE})").fetchall()
+    now = {
+        "database": database,
+        "machine": machine,
+        "boot": boot or meta.get("boot"),
+        "made_at": meta.get("made_at", at),
+        # With the boot, in one transaction: a daemon that dies from here on leaves the next one what it has to know.
+        "interrupted": interrupted,
+    }
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(
         "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
@@ -96,10 +114,7 @@ def _identify(connection: sqlite3.Connection, file: Path, boot: str | None, at: 
     )
     connection.execute("COMMIT")
     adopt.unlink(missing_ok=True)
-    return Identity(database, meta.get("boot"))
-
-
-_RESTORE = "keep a copy of it, put back a backup, or say another --state-dir"
+    return Identity(database, frozenset((job, attempt) for job, attempt in interrupted))
 
 
 def _explanation(file: Path, error: sqlite3.Error) -> str:

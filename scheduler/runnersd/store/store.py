@@ -44,7 +44,7 @@ class Store:
         self, writer: Writer, file: Path, identity: Identity, loaded: Loaded, clock: Callable[[], float]
     ) -> None:
         self.database = identity.database  #: the state directory's own id: 12 hex digits
-        self.previous_boot = identity.previous_boot  #: the boot id that the last daemon gave to `open`
+        self.interrupted = identity.interrupted  #: attempts (job, number) that were live when the machine restarted
         self.last_event = loaded.last_event  #: the latest event on disk
         self._clock = clock
         self._memory = Memory()
