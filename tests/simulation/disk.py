@@ -29,6 +29,7 @@ class Disk:
         self.spare = 0  #: so many of the next commits still work
         self.full = 0  #: so many of those after them fail
         self.lying = False  #: whether a commit that fails was done all the same
+        self.unreadable = 0  #: so many of the next reads fail
         self.random = random.Random(seed)
         self._writer: _Writer | None = None
 
@@ -146,11 +147,19 @@ class _Writer(Writer):
             self._soon()
 
     def _do_first(self) -> None:
-        self._do(self._items.pop(0), self._seen())
+        item = self._items.pop(0)
+        if not item.writes and self._disk.unreadable:
+            self._disk.unreadable -= 1
+            item.work = _fail_to_read
+        self._do(item, self._seen())
 
     def _seen(self) -> sqlite3.Connection:
         assert self.connection is not None
         return cast(sqlite3.Connection, _Faulty(self.connection, self._disk))
+
+
+def _fail_to_read(connection: sqlite3.Connection) -> None:
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 class _Faulty:

@@ -1,0 +1,55 @@
+"""Stories of jobs that wait."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from runners.api import Code
+from runnersd.config import JobsConfig
+from simulation.promises import check_calm
+from simulation.simulation import CONFIG
+from simulation.stories import MOMENTS, job, run_of, runs, told
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_hold_at_every_moment_of_a_start(moment: int) -> None:
+    with told(moment) as story:
+        story.submit([job()])
+        story.until(lambda: 1 in story.told.jobs)
+        story.turns(moment)
+        story.ask(story.engine.hold(1, "ann"))
+        story.calm()
+        held = story.state(1) == "held"
+        assert held != bool(story.machine.starts)
+        story.ask(story.engine.release(1))
+        story.until(runs(story))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_hold_that_is_taken_back_while_the_queue_moves(moment: int) -> None:
+    with told(moment, config=replace(CONFIG, jobs=JobsConfig(max_running=1))) as story:
+        story.submit([job(name="a"), job(name="b")])
+        story.until(runs(story))
+        story.ask(story.engine.hold(2, "ann"))
+        story.machine.finish(run_of(story))
+        story.turns(moment)
+        story.ask(story.engine.release(2))
+        story.calm()
+        check_calm(story)
+        assert story.state(2) == "running"
+
+
+def test_a_clock_set_back_does_not_start_a_delayed_job_twice() -> None:
+    with told() as story:
+        story.submit([job("sleep 1", begin="+10s"), job(name="b", retries=1, retry_delay=10)])
+        story.until(runs(story, 2))
+        story.machine.finish(run_of(story, 2), 1)
+        story.pass_time(5.0)
+        story.move_clock(-3600)
+        story.pass_time(8.0)
+        story.move_clock(3600)
+        story.pass_time(8.0)
+        assert story.attempts(1) == [("succeeded", Code.OK)]
+        assert len(story.attempts(2)) == 2
