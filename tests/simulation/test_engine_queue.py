@@ -53,3 +53,22 @@ def test_a_clock_set_back_does_not_start_a_delayed_job_twice() -> None:
         story.pass_time(8.0)
         assert story.attempts(1) == [("succeeded", Code.OK)]
         assert len(story.attempts(2)) == 2
+
+
+def test_a_delayed_job_starts_when_its_delay_is_over_and_not_at_the_next_look_round() -> None:
+    with told() as story:
+        story.submit([job(begin="+7s"), job("exit 1", name="b", retries=1, retry_delay=7)])
+        story.pass_time(6.9)
+        assert story.state(1) == story.state(2) == "queued"
+        story.pass_time(0.2)
+        assert story.state(1) == "running" and len(story.attempts(2)) == 2
+
+
+def test_a_job_starts_at_once_when_it_is_submitted_and_when_its_card_is_let_go() -> None:
+    with told(cards=1) as story:
+        story.submit([job(), job(name="b")])
+        story.pass_time(0.01)
+        assert runs(story)()
+        story.machine.finish(run_of(story))
+        story.pass_time(0.01)
+        assert story.state(1) == "succeeded" and runs(story, 2)()
