@@ -59,7 +59,7 @@ def eventful(seeded: int) -> list[Any]:
     story = Simulation(seeded)
     try:
         story.machine.latency, story.disk.pace = 12, 9
-        for number in range(20):
+        for number in range(12):
             keys = {"num_gpus": chance.randint(0, 3), "retries": 1, "time_limit": 20, "grace": 2}
             story.submit([{"name": f"j{n}", "command": chance.choice(COMMANDS), **keys} for n in range(3)])
             story.turns(chance.randint(0, 40))
@@ -81,12 +81,9 @@ def eventful(seeded: int) -> list[Any]:
 
 
 def test_a_seed_tells_one_story() -> None:
-    """In other processes too, where sets and what lies where in memory have another order."""
+    """In another process too, where sets and what lies where in memory have another order."""
     script = "import sys; from simulation.test_engine import eventful; print(eventful(int(sys.argv[1])))"
-    told = []
-    for order in ("1", "2"):
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": order}
-        process = [sys.executable, "-W", "error", "-c", script, "7"]
-        told.append(subprocess.run(process, env=environment, check=True, capture_output=True, text=True).stdout)
-    assert len(told[0]) > 10_000 and told[0] == told[1] == f"{eventful(7)}\n"
-    assert eventful(8) != eventful(7)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": "12345"}
+    process = [sys.executable, "-W", "error", "-c", script, "7"]
+    there = subprocess.run(process, env=environment, check=True, capture_output=True, text=True).stdout
+    assert there == f"{eventful(7)}\n" and there.count("start ") > 10
