@@ -264,3 +264,12 @@ def test_status_in_a_pipe_loads_no_more_than_it_uses(responder: Responder) -> No
         "runners.cli.status", "runners.client", "runners.paths", "runners.render", "runners.render.lines",
         "runners.render.plain", "runners.render.terminal", "runners.render.words", "runners.transport",
     }  # fmt: skip
+
+
+def test_a_full_disk_is_said_and_is_exit_1() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "runners.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "client")}, timeout=30, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "runners-client: cannot write: No space left on device\n")

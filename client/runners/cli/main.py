@@ -136,5 +136,5 @@ def _lenient_output() -> None:
 
 
 def _os_error(error: OSError) -> str:
-    what = f" {error.filename}" if error.filename else ""
-    return f"cannot use{what or ' a file'}: {error.strerror or error}"
+    what = f"use {error.filename}" if error.filename else "write"
+    return f"cannot {what}: {error.strerror or error}"

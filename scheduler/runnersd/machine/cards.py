@@ -166,7 +166,7 @@ class CardLocks:
                     if not self._directory.is_dir():
                         raise
         except OSError as error:
-            raise InvalidConfig(f"cannot own cards in {self._directory}: {error}; {_ADVICE}") from error
+            raise InvalidConfig(f"cannot own cards in {self._directory}: {error.strerror}; {_ADVICE}") from error
         if not os.access(self._directory, os.W_OK | os.X_OK):
             raise InvalidConfig(f"cannot own cards in {self._directory}: no permission to make files in it; {_ADVICE}")
 
