@@ -233,6 +233,9 @@ async def test_holding_releasing_and_changing_jobs(daemon: Served) -> None:
     changed = await daemon.ask("PATCH", "/v1/jobs/1", {"priority": 7, "time_limit": "2h"})
     assert (changed.status, changed.json["priority"]) == (200, 7)
     assert (await daemon.ask("GET", "/v1/jobs/1")).json["spec"]["time_limit"] == 7200.0
+    for env, left in (({"A": "1", "B": "2"}, {"A": "1", "B": "2"}), ({"A": None, "C": "3"}, {"B": "2", "C": "3"})):
+        assert (await daemon.ask("PATCH", "/v1/jobs/1", {"env": env})).status == 200
+        assert (await daemon.ask("GET", "/v1/jobs/1")).json["spec"]["env"] == left
     released = await daemon.ask("PATCH", "/v1/jobs/p1", {"held": False})
     assert [job["id"] for job in released.json["jobs"]] == [1, 2]
     await daemon.until_state(2, "succeeded")

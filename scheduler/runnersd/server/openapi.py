@@ -95,7 +95,15 @@ def schemas() -> dict[str, Schema]:
         "Changes": {
             "type": "object",
             "minProperties": 1,
-            "properties": {"held": {"type": "boolean"}, **_job()["properties"]},
+            "properties": {
+                "held": {"type": "boolean"},
+                **_job()["properties"],
+                "env": {
+                    "description": "merged: sets these variables, takes away those that are null",
+                    "type": ["object", "null"],
+                    "additionalProperties": {"type": ["string", "null"]},
+                },
+            },
         },
         "Problem": _problem(),
     }
