@@ -12,6 +12,7 @@ import os
 import re
 import signal
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from runnersd.machine.host.processes import Process, look, send
@@ -89,6 +90,16 @@ def process_started(pid: int) -> int | None:
     """The start time (clock ticks after boot) of a process; None when there is none."""
     process = look(pid)
     return None if process is None or process.dead else process.start
+
+
+def is_leaving(pid: int) -> bool:
+    """Whether a process is gone, or so far on its way out that it has let go of its files."""
+    try:
+        with suppress(PermissionError):  # another user's
+            os.readlink(f"/proc/{pid}/root")
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return process_started(pid) is None
 
 
 def allowed_devices(pid: int) -> str | None:

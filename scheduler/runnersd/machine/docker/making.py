@@ -71,7 +71,7 @@ class Making:
             # Another user's process: only root may look into it.
             return f"it cannot be looked into: {error.strerror}" if os.geteuid() == 0 else None
         except (TimeoutError, OSError) as error:
-            if kernel.process_started(pid) is None:
+            if kernel.is_leaving(pid):
                 return None  # it has ended meanwhile, which the next look shows
             return f"it cannot be looked into: {error}"
 
