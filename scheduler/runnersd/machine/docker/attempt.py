@@ -423,6 +423,9 @@ class ContainerAttempt:
         copied = await self._all_copied()
         if said.gated and not said.may_have_run:
             raise LaunchFailed(result.gate_failure(seen, self._last_error()))
+        never = None if said.gated else result.exec_failure(seen, self._last_error())
+        if never is not None:
+            raise LaunchFailed(never)
         end = result.outcome(
             seen,
             said,

@@ -109,6 +109,17 @@ def gate_failure(seen: Mapping[str, Any], last: str) -> str:
     return f"its container ended with {code} before its command was started{': ' + text if text else ''}"
 
 
+def exec_failure(seen: Mapping[str, Any], last: str) -> str | None:
+    """Why the engine's init could not become the command, where there was no gate to find that out; None when it did.
+
+    ``last`` is the last line of its stderr.
+    """
+    found = re.fullmatch(r"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)", last)
+    if found is None or seen["State"].get("ExitCode") not in (126, 127):
+        return None
+    return f"cannot run {found[1]}: {found[2]}"
+
+
 def _died_with_engine(said: Record, same_engine: bool, finished: float | None, answered_at: float | None) -> bool:
     """Whether it ended because the engine that ran it did, which kills what it cannot restore."""
     if said.live_restore or same_engine:
