@@ -33,13 +33,18 @@ print(json.dumps(runners.client.Client(words[0]).submit([json.loads(words[1])]))
 
 
 class Lab:
-    """A daemon whose containers run on ``engine``, in a folder that every user can reach."""
+    """A daemon whose containers run on ``engine``, in a folder that every user can reach.
 
-    def __init__(self, engine: Engine, folder: Path, **options: Any) -> None:
+    ``socket`` is another name of the engine's; ``options`` are the daemon's.
+    """
+
+    def __init__(self, engine: Engine, folder: Path, *, socket: Path | None = None, **options: Any) -> None:
         self.engine = engine
         self.folder = folder
-        containers = {"socket": str(engine.socket), "network": "none", **options.pop("containers", {})}
-        self._config = {"containers": containers, **options.pop("config", {})}
+        self._config = {
+            "containers": {"socket": str(socket or engine.socket), "network": "none"},
+            **options.pop("config", {}),
+        }
         self.daemon = Daemon(folder / "daemon", config=self._config, **options)
         self.daemon.folder.chmod(0o755)
 
@@ -136,11 +141,18 @@ class Lab:
 @contextmanager
 def lab_on(engine: Engine, **options: Any) -> Iterator[Lab]:
     """A lab in a new folder that is gone at the end, with its daemon running."""
+    with new_lab(engine, **options) as lab:
+        lab.start()
+        yield lab
+
+
+@contextmanager
+def new_lab(engine: Engine, **options: Any) -> Iterator[Lab]:
+    """The same, its daemon not started yet."""
     folder = Path(tempfile.mkdtemp(prefix="lab-"))  # the tests' own folders are closed to other users
     folder.chmod(0o755)
     lab = Lab(engine, folder, **options)
     try:
-        lab.start()
         yield lab
     finally:
         lab.daemon.stop()

@@ -45,6 +45,8 @@ class Daemon:
         self.config = folder / "runnersd.yml"
         self.log = folder / "runnersd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.python = sys.executable  #: what runs it
+        self.uid: int | None = None  #: whom it runs as, where that is not us
         folder.mkdir(parents=True, exist_ok=True)
         self.configure(config or {})
         self.env = {
@@ -64,9 +66,10 @@ class Daemon:
         """Start it, and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "runnersd", "--config", self.config, "--state-dir", self.state,
+                [self.python, "-m", "runnersd", "--config", self.config, "--state-dir", self.state,
                  "--socket", self.socket],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
+                user=self.uid, group=self.uid, extra_groups=None if self.uid is None else [],
             )  # fmt: skip
         if wait:
             self.answers()
