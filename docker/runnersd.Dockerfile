@@ -21,7 +21,7 @@ RUN /opt/runners/bin/pip install --no-cache-dir --constraint requirements.lock '
 FROM ${BASE}
 RUN export DEBIAN_FRONTEND=noninteractive \
     && apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates python3 \
+    && apt-get install --yes --no-install-recommends busybox-static ca-certificates python3 \
     && apt-get clean && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/runners /opt/runners
 ENV PATH=/opt/runners/bin:$PATH LANG=C.UTF-8

@@ -13,6 +13,7 @@ from runners.pipeline.fields import shown
 from runners.pipeline.image_names import is_image_name
 from runners.pipeline.quantities import format_duration, format_size
 from runners.spec import JobSpec, PipelineSpec, Submission, groups
+from runnersd.environment import refused_target
 from runnersd.inventory import matches
 from runnersd.model import EngineState, Inventory
 
@@ -114,6 +115,10 @@ def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], No
     if spec.ports and limits.network == "none":
         say("ports", "this daemon's containers have no network (containers.network)")
     for text in spec.mounts:
+        target = text.split(":")[1]
+        refused = refused_target(target)
+        if refused is not None:
+            say("mounts", f"cannot mount anything at {target}: {refused}")
         source = normpath(text.partition(":")[0])
         if not any(PurePosixPath(source).is_relative_to(root) for root in limits.allowed_mounts):
             allowed = ", ".join(limits.allowed_mounts) or "nothing"

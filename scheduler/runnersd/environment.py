@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
+from posixpath import normpath
 
 from runners.spec import JobSpec
 from runnersd.model import Gpu, GpuId, Job, Mount
@@ -26,6 +28,13 @@ STORAGE = {
     "CACHE_DIRECTORY": "/storage/cache",
     "ARTIFACTS_DIRECTORY": "/storage/artifacts",
 }
+#: Places in a container, and below them, that are the engine's, its init's, NVIDIA's toolkit's or ours.
+TAKEN = (
+    "/.runners", "/.home", "/proc", "/sys", "/dev", "/sbin/docker-init",
+    "/run/nvidia-container-devices", "/var/run/nvidia-container-devices",
+)  # fmt: skip
+#: Places that hold what the engine puts into every container; a mount there would have it put into the mount.
+HOLDING = ("/", "/etc", "/sbin", "/usr", "/usr/sbin", "/run", "/var", "/var/run")
 #: Variables of a job's `env` that could ask NVIDIA's toolkit for more, and so do not reach a container.
 CLOSED = ("NVIDIA_", "DOCKER_RESOURCE_", "SWARM_RESOURCE_")
 #: Groups whose members could have the whole machine.
@@ -103,18 +112,41 @@ def container_mounts(cwd: str, directories: Mapping[str, str], asked: Sequence[s
         source, _, rest = text.partition(":")
         target, _, mode = rest.partition(":")
         mounts.append(Mount(source, target or source, mode == "ro", asked=True))
-    by_target = {mount.target.rstrip("/") or "/": mount for mount in mounts}
+    by_target = {_plain(mount.target): mount for mount in mounts}
     return tuple(by_target.values())
+
+
+def refused_target(target: str) -> str | None:
+    """Why nothing is mounted at this place of a container, in a few words; None when something may be."""
+    if not target.startswith("/") or ".." in PurePosixPath(target).parts or "\0" in target:
+        return "it must be an absolute path in the container, without .."
+    place = _plain(target)
+    taken = next((one for one in TAKEN if PurePosixPath(place).is_relative_to(one)), None)
+    if taken is not None:
+        return f"{taken} is taken in a container"
+    if place in HOLDING:
+        return f"{place} holds what every container needs"
+    return None
+
+
+def _plain(path: str) -> str:
+    return "/" + normpath(path).lstrip("/")
+
+
+def container_home(user: str, uid: int, mounts: Sequence[Mount]) -> str:
+    """Where a container has its private HOME: where a home usually is, unless something is mounted there or above."""
+    name = user if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*", user, re.ASCII) else str(uid)
+    home = PurePosixPath("/home") / name
+    covered = any(home.is_relative_to(_plain(mount.target)) for mount in mounts)
+    return "/.home" if covered else str(home)
 
 
 def container_workdir(cwd: str, workdir: str | None) -> str:
     """Where a container job starts: in the code, or where ``workdir`` says, of the code's place if it lies below."""
     if not workdir:
         return CODE
-    path = PurePosixPath(cwd) / workdir
-    if path.is_relative_to(cwd) and ".." not in path.parts:
-        return str(PurePosixPath(CODE) / path.relative_to(cwd))
-    return str(path)
+    path = PurePosixPath(normpath(PurePosixPath(cwd) / workdir))
+    return str(CODE / path.relative_to(cwd) if path.is_relative_to(cwd) else path)
 
 
 def supplementary(groups: Sequence[int], gid: int, privileged: Collection[int]) -> tuple[int, ...]:

@@ -222,12 +222,13 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A container image as the engine has it: its id, and the environment it was built with."""
+    """A container image as the engine has it: its id, and what it was built with."""
 
     id: str
     name: str = ""
     environment: tuple[tuple[str, str], ...] = ()
     size: int = 0  #: bytes
+    volumes: tuple[str, ...] = ()  #: directories that are each container's own
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ import pytest
 
 from runnersd.machine import LaunchFailed
 from runnersd.machine.docker import aside as asides
-from runnersd.machine.docker import paths
+from runnersd.machine.docker import asuser, paths
 from runnersd.machine.docker.aside import aside
+from runnersd.machine.docker.asuser import as_user
 from runnersd.machine.docker.paths import Found, resolve
 from runnersd.model import Mount
 
@@ -57,7 +59,7 @@ def look_up(*sources: object, uid: int | None = None, groups: Sequence[int] = ()
         Mount(str(source), f"/{place}", asked="allowed" in more) for place, source in enumerate(sources, start=97)
     ]
     options = {"allowed": (), "private": (), **more}
-    return resolve(mounts, uid=uid, gid=uid or 0, groups=groups, **options)
+    return as_user(partial(resolve, mounts, **options), uid, uid or 0, groups)
 
 
 def refusal(source: object, **options: Any) -> str:
@@ -116,7 +118,7 @@ def test_what_is_the_daemons_is_refused_and_covered_where_it_lies_below(folder: 
     assert "belongs to the system" in refusal(folder / "data" / "state", private=private)
     assert "belongs to the system" in refusal(folder / "link" / "state" / "runs", private=private)
     (above,) = look_up(folder / "data", private=private)
-    assert above.masked == ("/97/state",)
+    assert above.masked == ("state",)
 
 
 def test_what_is_asked_for_lies_below_what_is_allowed_wherever_links_lead(folder: Path) -> None:
@@ -317,5 +319,5 @@ def test_a_look_that_hangs_is_left_to_itself_and_many_are_not_begun(monkeypatch:
 def test_the_system_call_numbers_are_those_of_this_machine() -> None:
     """setgroups as a raw call is the only one that changes one thread; a wrong number would be another call."""
     libc = ctypes.CDLL(None, use_errno=True)
-    assert libc.syscall(paths._SETGROUPS, -1, None) == -1
+    assert libc.syscall(asuser._SETGROUPS, -1, None) == -1
     assert ctypes.get_errno() in (22, 1)  # EINVAL, or EPERM for a user: not ENOSYS

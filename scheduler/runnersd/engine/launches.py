@@ -8,6 +8,7 @@ from runnersd.config import Config
 from runnersd.environment import (
     argv_of,
     container_environment,
+    container_home,
     container_mounts,
     container_workdir,
     directories_of,
@@ -61,7 +62,8 @@ class Launches:
         directories = directories_of(submitted, configured(self.config))
         who = pipeline.submitter
         uid, gid = (who.uid, who.gid) if self._change_user else self._own
-        home = f"/home/{who.user or uid}"
+        mounts = container_mounts(pipeline.cwd, directories, spec.mounts)
+        home = container_home(who.user, uid, mounts)
         minors = {gpu.uuid: gpu.minor for gpu in self.inventory.gpus}
         return Launch(
             run=run,
@@ -78,7 +80,7 @@ class Launches:
                 uid=uid,
                 gid=gid,
                 groups=who.groups if self._change_user else (),
-                mounts=container_mounts(pipeline.cwd, directories, spec.mounts),
+                mounts=mounts,
                 allowed=config.allowed_mounts,
                 home=home,
                 memory=spec.memory,

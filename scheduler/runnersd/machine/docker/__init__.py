@@ -8,9 +8,14 @@
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was
+    interior    what an image holds where mounts will lie
+    nesting     mounts within one another, and links in an image that would lead one into another
     gate        keeps a container's payload from starting until everything has been looked at
     images      which image a name means, and whether it will do; pulls
+    shells      a static shell of the host's, for gates
     paths       what may be mounted, looked up with the submitter's rights
+    asuser      work on files with the rights of another user
+    openat      files held without being opened
     aside       looks at files that may hang, each with a deadline
     rights      whose rights a container's processes have
     devices     the cards a container really got

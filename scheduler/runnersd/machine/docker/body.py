@@ -12,14 +12,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from runnersd.environment import CODE
 from runnersd.machine.docker import gate
 from runnersd.model import Launch, RunName
 
 #: Every label of ours begins so; an image has none of these.
 OURS = "runners."
 #: Labels that say whose a container is. The database's id is what a daemon looks for.
-DATABASE, JOB, ATTEMPT, SPEC, STAGED = (
-    "runners.database", "runners.job", "runners.attempt", "runners.spec", "runners.staged",
+DATABASE, JOB, ATTEMPT, SPEC, STAGED, PROBE = (
+    "runners.database", "runners.job", "runners.attempt", "runners.spec", "runners.staged", "runners.probe",
 )  # fmt: skip
 #: Variables of an image through which it could ask for cards or open doors of NVIDIA's toolkit.
 DOORS = ("NVIDIA_", "DOCKER_RESOURCE_", "CUDA_VISIBLE_DEVICES", "NV_LIBCUDA_", "SWARM_RESOURCE_")
@@ -52,22 +53,20 @@ def body(
     """What the engine is asked to create; ``staged``: before the job has its turn.
 
     ``how`` is the engine's way to pass cards, ``runc`` whether it has a runtime of that name, ``entry`` what runs
-    first: the payload, or the gate in ``gate_folder`` by the image's own shell or by a static one that lies there.
+    first: the payload, or the gate in ``gate_folder`` by a static shell that lies there or by the image's own.
     """
     spec = launch.container
     assert spec is not None, "a container's launch has a container"
-    if entry == "plain":
-        first, rest = [launch.argv[0]], list(launch.argv[1:])
-    else:
-        shell = ["/bin/sh"] if entry == "shell" else [f"{gate.INSIDE}/sh"]
-        first, rest = [*shell, "-c", gate.SCRIPT.format(umask=launch.umask), "runners"], list(launch.argv)
+    gated = entry != "plain"
+    words = gate.first_act(launch, ours=entry == "static") if gated else launch.argv
+    inside = launch.cwd if not gated or launch.cwd == CODE else "/"  # what is not there would be made, as root
     made: dict[str, Any] = {
         "Image": spec.image.id,
         "User": f"{spec.uid}:{spec.gid}",
         "Env": environment(launch),
-        "Entrypoint": first,
-        "Cmd": rest,
-        "WorkingDir": launch.cwd,
+        "Entrypoint": [words[0]],
+        "Cmd": list(words[1:]),
+        "WorkingDir": inside,
         "Labels": {
             DATABASE: launch.run.database,
             JOB: str(launch.run.job),
@@ -111,7 +110,7 @@ def body(
                 spec.home: f"rw,exec,nosuid,nodev,mode=0700,uid={spec.uid},gid={spec.gid}",
                 **dict.fromkeys(spec.masked, "ro,noexec,nosuid,nodev,mode=0000,size=4k"),
             },
-            "Mounts": _mounts(launch, gate_folder if entry != "plain" else ""),
+            "Mounts": _mounts(launch, gate_folder if gated else ""),
             "DeviceRequests": _requests(launch.gpus, how),
             "PortBindings": {
                 f"{inside}/tcp": [{"HostIp": "127.0.0.1", "HostPort": outside}]

@@ -9,7 +9,10 @@ things in one.
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
+import tarfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -37,6 +40,8 @@ LOOK, CHANGE = 30.0, 120.0
 KNOCK = 10.0
 #: The newest API that was tried, and the oldest that has what is needed.
 NEWEST, OLDEST = (1, 51), (1, 40)
+#: Bytes that an archive has beside a file's own.
+_TAR = 1 << 16
 #: aiodocker says this status when nobody answers.
 _NOBODY = 900
 
@@ -157,15 +162,43 @@ class Connection:
         async with _calling(f"look at the image {name}", LOOK):
             return await self._client.images.inspect(name)
 
-    async def holds(self, container: str, path: str) -> bool:
-        """Whether a container that has not been started has a file at ``path``."""
-        async with _calling(f"look into {container[:12]}", LOOK):
-            docker = self._client
-            url = f"{docker.docker_host}/{docker.api_version}/containers/{container}/archive"
-            async with docker.session.head(url, params={"path": path}) as response:
-                if response.status in (200, 404):
-                    return response.status == 200
-                raise DockerError(response.status, "cannot look for a file in it")
+    async def leads_to(self, container: str, path: str) -> str | None:
+        """Where ``path`` leads in a container that has not been started: itself, or where its link ends; None if
+        there is nothing. Links above its last part are followed.
+        """
+        async with (
+            _calling(f"look into {container[:12]}", LOOK),
+            self._client.session.head(self._archive(container), params={"path": path}) as response,
+        ):
+            if response.status == 404:
+                return None
+            if response.status != 200:
+                raise DockerError(response.status, f"cannot look at {path} in it")
+            said = json.loads(base64.b64decode(response.headers["X-Docker-Container-Path-Stat"]))
+            return str(said.get("linkTarget") or path)
+
+    async def read_file(self, container: str, path: str, largest: int) -> bytes:
+        """A small file of a container that has not been started.
+
+        Raises:
+            Refused: it is larger than ``largest`` bytes, or no file.
+        """
+        async with (
+            _calling(f"read {path} in {container[:12]}", LOOK),
+            self._client.session.get(self._archive(container), params={"path": path}) as response,
+        ):
+            if response.status != 200:
+                raise DockerError(response.status, f"cannot read {path} in it")
+            data = bytearray()
+            async for chunk in response.content.iter_any():
+                data += chunk
+                if len(data) > largest + _TAR:
+                    raise Refused(f"cannot read {path} in it: it is larger than {largest} bytes")
+            return _only_file(bytes(data))
+
+    def _archive(self, container: str) -> str:
+        docker = self._client
+        return f"{docker.docker_host}/{docker.api_version}/containers/{container}/archive"
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -240,6 +273,18 @@ class Connection:
                 raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])
             said: dict[str, Any] = await response.json()
             return said
+
+
+def _only_file(archive: bytes) -> bytes:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            entry = tar.next()
+            file = tar.extractfile(entry) if entry is not None and entry.isfile() else None
+            if file is not None:
+                return file.read()
+    except tarfile.TarError as error:
+        raise Refused(f"cannot read it: {error}") from error
+    raise Refused("cannot read it: it is no file")
 
 
 def _agreed(said: Mapping[str, Any]) -> str:

@@ -7,7 +7,8 @@ import re
 import stat
 from collections.abc import Sequence
 
-from runnersd.machine.docker import kernel, paths
+from runnersd.machine.docker import kernel
+from runnersd.machine.docker.openat import IN_ROOT, held
 
 #: The major number of /dev/nvidia0 and its sisters.
 NVIDIA_MAJOR = 195
@@ -51,13 +52,10 @@ def _nodes(pid: int) -> set[int]:
     """Minors of the card nodes under the container's /dev, found as its own processes would find it."""
     root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        held = paths.in_root(root, "/dev")
+        with held(root, "/dev", IN_ROOT) as place:
+            directory = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     finally:
         os.close(root)
-    try:
-        directory = os.open(f"/proc/self/fd/{held}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    finally:
-        os.close(held)
     try:
         found = set()
         for name in os.listdir(directory):

@@ -1,7 +1,8 @@
 """The gate: a container's payload starts only when the daemon says so, after it has looked at everything.
 
 A gated container's first act is a few lines of shell that read one word from a FIFO and then become the payload. The
-FIFO is in a folder of the daemon's, which the container has read-only. What that gives:
+FIFO is in a folder of the daemon's, which the container has read-only, and so is the shell where the host has a static
+one: an image's own is whatever its maker likes. What that gives:
 
 - **Looked at before it runs.** Cards and mounts are compared with what was asked for while the payload waits.
 - **Started once.** Whoever starts the container again, by hand or after the engine lost its memory, starts something
@@ -16,23 +17,63 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from runnersd.environment import CODE
 from runnersd.machine.docker.errors import EngineError
+from runnersd.model import Launch
 
 #: Where a container finds its gate.
 INSIDE = "/.runners"
-#: What a gated container runs in place of its command, which follows as arguments. 127 is a shell's own code for a
+#: What a gated container runs in place of its command. The directory to start in, and the command, follow as arguments.
+#: It enters the directory itself, since an engine would make a missing one, as root. 127 is a shell's own code for a
 #: program that is not there; the gate has not been opened then.
-SCRIPT = (
-    'umask {umask:04o}; command -v "$1" >/dev/null 2>&1 || {{ echo "cannot run $1: no such program in the image" >&2; '
-    'exit 127; }}; read -r word </.runners/go || exit 125; unset word TINI_KILL_PROCESS_GROUP; exec "$@"'
-)
+_SCRIPT = """\
+umask {umask:04o}
+[ "$1" = {code} ] || cd -- "$1" 2>/dev/null || {{ echo "cannot run in $1: it cannot be entered" >&2; exit 126; }}
+shift
+command -v "$1" >/dev/null 2>&1 || {{ echo "cannot run $1: no such program in the image" >&2; exit 127; }}
+read -r runners_word </.runners/go || exit 125
+unset runners_word OLDPWD TINI_KILL_PROCESS_GROUP
+exec "$@"
+"""
+#: The same by our own shell. It finds the program itself, as it would take its own commands for the image's.
+_OUR_SCRIPT = """\
+umask {umask:04o}
+[ "$1" = {code} ] || cd -- "$1" 2>/dev/null || {{ echo "cannot run in $1: it cannot be entered" >&2; exit 126; }}
+runners_name=$2
+shift 2
+case $runners_name in
+*/*) runners_program=$runners_name ;;
+*)
+    runners_program=
+    IFS=:
+    set -f
+    for runners_word in $PATH; do
+        runners_program=${{runners_word:-.}}/$runners_name
+        if [ -f "$runners_program" ] && [ -x "$runners_program" ]; then break; fi
+    done
+    unset IFS
+    ;;
+esac
+[ -f "$runners_program" ] && [ -x "$runners_program" ] ||
+    {{ echo "cannot run $runners_name: no such program in the image" >&2; exit 127; }}
+read -r runners_word </.runners/go || exit 125
+unset OLDPWD TINI_KILL_PROCESS_GROUP
+exec -a "$runners_name" "$runners_program" "$@"
+"""
 _WORD = b"go\n"
+
+
+def first_act(launch: Launch, *, ours: bool) -> list[str]:
+    """The program that a gated container starts with, and its arguments; ``ours``: a shell of ours lies at the gate."""
+    shell, script = (f"{INSIDE}/sh", _OUR_SCRIPT) if ours else ("/bin/sh", _SCRIPT)
+    return [shell, "-c", script.format(umask=launch.umask, code=CODE), "runners", launch.cwd, *launch.argv]
 
 
 class Gate:
@@ -40,7 +81,7 @@ class Gate:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.shell = folder / "sh"  #: where a static shell lies, for images that have none
+        self.shell = folder / "sh"  #: where our own shell lies, if it is what waits
         self._fifo = folder / "go"
 
     def build(self) -> None:
@@ -56,6 +97,20 @@ class Gate:
         except FileExistsError:
             return
         self._fifo.chmod(0o644)
+
+    def furnish(self, shell: Path) -> None:
+        """Put our own shell beside it; nothing happens where there is one.
+
+        Raises:
+            OSError: the disk did not take it.
+        """
+        try:
+            self.shell.hardlink_to(shell)
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links, or too many of them
+            shutil.copyfile(shell, self.shell)
+            self.shell.chmod(0o755)
 
     async def open(self, waits: Callable[[], bool]) -> bool:
         """Say the word, and wait until it is read; whether it was. It is taken back once nobody ``waits`` for it.

@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 _NEWS = 0.5
 #: Characters that all labels, or all variables, of an image may have.
 MOST_TEXT = 64 << 10
+MOST_VOLUMES = 32
 _AGAIN = 2.0  # seconds before an engine that did not answer is asked again
 
 
@@ -128,6 +129,9 @@ def unfitness(found: Mapping[str, Any]) -> str | None:
     for what, size in (("labels", labels), ("variables", variables)):
         if size > MOST_TEXT:
             return f"its {what} take {format_size(size)}, and at most {format_size(MOST_TEXT)} are let in"
+    volumes = len(config.get("Volumes") or {})
+    if volumes > MOST_VOLUMES:
+        return f"it has {volumes} volumes, and at most {MOST_VOLUMES} are let in"
     ours = [name for name in config.get("Labels") or {} if name.startswith(OURS)]
     if ours:
         return f"it has the label {one_line(min(ours))}, which only containers of runners have"
@@ -147,10 +151,10 @@ def _count(layers: dict[str, tuple[int, int]], said: Mapping[str, Any]) -> None:
 
 
 def _image(name: str, found: Mapping[str, Any]) -> Image:
-    environment = tuple(
-        (key, value) for key, _, value in (one.partition("=") for one in (found.get("Config") or {}).get("Env") or ())
-    )
-    return Image(str(found["Id"]), name, environment, int(found.get("Size") or 0))
+    config = found.get("Config") or {}
+    environment = tuple((key, value) for key, _, value in (one.partition("=") for one in config.get("Env") or ()))
+    volumes = tuple(sorted(config.get("Volumes") or {}))
+    return Image(str(found["Id"]), name, environment, int(found.get("Size") or 0), volumes)
 
 
 def _plain(error: EngineError) -> str:

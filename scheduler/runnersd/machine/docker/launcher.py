@@ -60,7 +60,7 @@ class DockerLauncher:
         self._database = database
         self._connection = Connection(socket)
         self._around = Surroundings(
-            self._connection, Path(state), boot=boot, gated=gated, private=private, owned=self._own
+            self._connection, Path(state), database, boot=boot, gated=gated, private=private, owned=self._own
         )
         self._staging = Staging(self._around)
         self._around.take = self._staging.take
@@ -70,7 +70,7 @@ class DockerLauncher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._keeper: asyncio.Task[None] | None = None
         self._sweep = Sweep(
-            self._connection, self._staging, database, self._around.gates,
+            self._connection, self._staging, self._around.interiors, database, self._around.gates,
             names=self._names, known=lambda run: run in self._attempts, row=lambda run: self.row(run),
         )  # fmt: skip
         self._said: str | None = ""  # nothing yet

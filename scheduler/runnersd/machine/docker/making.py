@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from runnersd.environment import CODE
 from runnersd.machine import LaunchFailed
-from runnersd.machine.docker import body, devices, kernel, paths, rights
+from runnersd.machine.docker import body, devices, gate, kernel, nesting, paths, rights
 from runnersd.machine.docker.aside import aside
+from runnersd.machine.docker.asuser import as_user
 from runnersd.machine.docker.errors import Conflict, NotFound, Refused
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.surroundings import Surroundings
@@ -26,7 +28,9 @@ class Making:
         """``staged_as`` is its name where it is made early."""
         self._run, self._launch, self._around, self._gate = run, launch, around, gate
         self._staged_as = staged_as
+        self.surely_waits = False  #: at its gate, whatever its image holds; known once it has been made
         self._found: list[paths.Found] = []
+        self._places: Mapping[str, str] = {}  #: where in its image its mounts lie
         self._completed: Launch | None = None
         self._body: dict[str, Any] | None = None
 
@@ -38,12 +42,14 @@ class Making:
             EngineError: the engine did not answer.
         """
         launch, spec = await self._complete()
-        container, entry = await self._ask(launch)
-        await self._around.learn(spec.image, container)
-        if self._around.entry(spec.image) != entry:  # it has no shell to wait at the gate with
-            await self._around.connection.remove(container)
-            container, entry = await self._ask(launch)
-        return container, entry != "plain"
+        try:
+            entry = await self._around.entry(spec.image)
+            if entry == "plain" and launch.submitter is not None and launch.cwd != CODE:
+                raise LaunchFailed(f"cannot run in {launch.cwd}: that takes a shell, which the image does not have")
+            self.surely_waits = entry == "static"
+            return await self._ask(launch, entry), entry != "plain"
+        except (Refused, NotFound) as error:
+            raise LaunchFailed(str(error)) from error
 
     async def verify(self, container: str) -> None:
         """Compare what the engine says that it made with what it was asked for.
@@ -64,9 +70,14 @@ class Making:
             LaunchFailed: a mount cannot be had any more.
         """
         _, spec = await self._complete()
-        rootless = self._around.rootless
+        rootless, found, places = self._around.rootless, self._found, self._places
+
+        def look() -> str | None:
+            wrong = None if rootless else rights.difference(pid, spec.uid, spec.gid, spec.groups)
+            return wrong or devices.difference(pid, spec.minors) or paths.mismatch(pid, found, places)
+
         try:
-            return await aside("its file system", partial(_difference, pid, spec, self._found, rootless=rootless))
+            return await aside("its file system", look)
         except PermissionError as error:
             # Another user's process: only root may look into it.
             return f"it cannot be looked into: {error.strerror}" if os.geteuid() == 0 else None
@@ -82,10 +93,12 @@ class Making:
             assert spec is not None, "a container's launch has a container"
             self._found = await self._resolve(spec)
             gid, groups = await self._sifted(spec)
+            if self._around.gated:
+                await self._look_into(spec, groups)
             spec = replace(
                 spec,
                 mounts=tuple(found.mount for found in self._found),
-                masked=tuple(path for found in self._found for path in found.masked),
+                masked=tuple(f"{found.mount.target}/{path}" for found in self._found for path in found.masked),
                 gid=gid,
                 groups=groups,
             )
@@ -108,22 +121,42 @@ class Making:
         except TimeoutError as error:
             raise LaunchFailed(f"cannot look up its groups: {error}") from error
 
+    async def _look_into(self, spec: ContainerSpec, groups: Sequence[int]) -> None:
+        """Make sure that nothing in the image leads its mounts astray, or makes other groups of its numbers."""
+        what = f"cannot use the image {spec.image.name}"
+        interiors, targets = self._around.interiors, [found.mount.target for found in self._found]
+        try:
+            leads = await interiors.places(
+                spec.image, [gate.INSIDE, nesting.INIT, spec.home, *targets, *spec.image.volumes]
+            )
+            names = await interiors.groups(spec.image) if groups else frozenset()
+        except (Refused, NotFound) as error:
+            raise LaunchFailed(f"{what}: {error}") from error
+        wrong = nesting.astray(leads, targets, spec.home, spec.image.volumes)
+        if wrong is not None:
+            raise LaunchFailed(f"{what}: {wrong}")
+        confused = sorted({str(group) for group in groups} & names)
+        if confused:
+            raise LaunchFailed(f"{what}: its /etc/group has the name {confused[0]}, which is taken for a number")
+        self._places = nesting.landed(leads, [*targets, spec.home])
+
     async def _resolve(self, spec: ContainerSpec) -> list[paths.Found]:
         """Look its mounts up, with the rights of its submitter."""
         who = self._launch.submitter
-        look = partial(
-            paths.resolve, spec.mounts, allowed=spec.allowed, private=self._around.private,
-            uid=spec.uid if who is not None else None, gid=spec.gid, groups=who.groups if who is not None else (),
-        )  # fmt: skip
+        allowed, private = spec.allowed, self._around.private
+
+        def look() -> list[paths.Found]:
+            return nesting.arranged(paths.resolve(spec.mounts, allowed=allowed, private=private))
+
+        uid, groups = (spec.uid, who.groups) if who is not None else (None, ())
         try:
-            return await aside("the file system of its directories", look)
+            return await aside("the file system of its directories", partial(as_user, look, uid, spec.gid, groups))
         except TimeoutError as error:
             raise LaunchFailed(f"cannot look up its mounts: {error}") from error
 
-    async def _ask(self, launch: Launch) -> tuple[str, body.Entry]:
+    async def _ask(self, launch: Launch, entry: body.Entry) -> str:
         assert launch.container is not None
         around, connection = self._around, self._around.connection
-        entry = around.entry(launch.container.image)
         if entry != "plain":
             self._gate.build()
             await around.furnish(self._gate, entry)
@@ -131,16 +164,9 @@ class Making:
                                gate_folder=str(self._gate.folder), staged=self._staged_as is not None)  # fmt: skip
         name = self._staged_as or body.name_of(self._run)
         try:
-            return await connection.create(name, self._body), entry
+            return await connection.create(name, self._body)
         except Conflict:
             seen = await connection.inspect(name)
             if body.is_that(seen, self._run, self._body):
-                return str(seen["Id"]), entry
+                return str(seen["Id"])
             raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None
-        except (Refused, NotFound) as error:
-            raise LaunchFailed(str(error)) from error
-
-
-def _difference(pid: int, spec: ContainerSpec, found: Sequence[paths.Found], *, rootless: bool) -> str | None:
-    wrong = None if rootless else rights.difference(pid, spec.uid, spec.gid, spec.groups)
-    return wrong or devices.difference(pid, spec.minors) or paths.mismatch(pid, found)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnersd.machine.docker import shells
 from runnersd.machine.docker.body import Entry
 from runnersd.machine.docker.connection import Connection, Engine
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.instance import finds_hook
+from runnersd.machine.docker.interior import Interiors
 from runnersd.model import EngineState, Image, Launch
 
 if TYPE_CHECKING:
     from runnersd.machine.docker.staging import Staged
-
-#: A static shell of the host's, for images that have none.
-STATIC_SHELL = Path("/bin/busybox")
 
 _INSTALL = (
     "the container engine cannot pass cards to containers: install nvidia-container-toolkit, then run "
@@ -34,6 +32,7 @@ class Surroundings:
         self,
         connection: Connection,
         state: Path,
+        database: str,
         *,
         boot: str,
         gated: bool,
@@ -45,18 +44,26 @@ class Surroundings:
         self.boot = boot
         self.booted_at = _booted_at()
         self.gated = gated
-        self.private = tuple(private)
+        self._private = tuple(private)
         self.state = EngineState("it was not reached yet", seen=os.path.exists(connection.socket))
         self.owns = owned
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
+        self.interiors = Interiors(connection, database)
+        self.shell = shells.prepared(state) if gated else None
         self._kept: set[asyncio.Task[Any]] = set()
-        self._shells: dict[str, bool] = {}
 
     @property
     def runc(self) -> bool:
         """Whether the engine has a runtime of that name, which passes no card unless asked."""
         engine = self.connection.engine
         return engine is not None and "runc" in (engine.info.get("Runtimes") or {})
+
+    @property
+    def private(self) -> tuple[str, ...]:
+        """The directories that no job gets: the daemon's own, and the engine's."""
+        engine = self.connection.engine
+        root = str(engine.info.get("DockerRootDir") or "") if engine is not None else ""
+        return (*self._private, root) if root.startswith("/") and os.path.isdir(root) else self._private
 
     @property
     def rootless(self) -> bool:
@@ -81,24 +88,23 @@ class Surroundings:
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
 
-    def entry(self, image: Image) -> Entry:
-        """What runs first in containers of this image."""
+    async def entry(self, image: Image) -> Entry:
+        """What runs first in containers of this image. A shell of ours rather than the image's: that one is whatever
+        its maker likes, and need not wait.
+
+        Raises:
+            EngineError: the image could not be looked into.
+        """
         if not self.gated:
             return "plain"
-        if self._shells.get(image.id, True):
-            return "shell"
-        return "static" if _is_static(STATIC_SHELL) else "plain"
-
-    async def learn(self, image: Image, container: str) -> None:
-        """Find out, by a container of it that has not been started, whether the image has a shell."""
-        if self.gated and image.id not in self._shells:
-            self._shells[image.id] = await self.connection.holds(container, "/bin/sh")
+        if self.shell is not None:
+            return "static"
+        return "shell" if await self.interiors.holds(image, "/bin/sh") else "plain"
 
     async def furnish(self, gate: Gate, entry: Entry) -> None:
-        """Put a static shell beside the gate, where the image has none."""
-        if entry == "static" and not gate.shell.exists():
-            await asyncio.to_thread(shutil.copyfile, STATIC_SHELL, gate.shell)
-            gate.shell.chmod(0o755)
+        """Put our shell beside the gate, where it is what runs there."""
+        if entry == "static" and self.shell is not None:
+            await asyncio.to_thread(gate.furnish, self.shell)
 
 
 def _passes_cards(info: Mapping[str, Any], hook: bool) -> Any:
@@ -121,15 +127,6 @@ def _specified(directories: Sequence[str]) -> bool:
                 if "nvidia.com/gpu" in text and "GPU-" in text:
                     return True
     return False
-
-
-def _is_static(path: Path) -> bool:
-    """Whether a program needs no loader: its ELF has no interpreter."""
-    try:
-        head = path.read_bytes()[:4096]
-    except OSError:
-        return False
-    return head[:4] == b"\x7fELF" and b"/ld-" not in head
 
 
 def _booted_at() -> float:

@@ -15,6 +15,7 @@ from runnersd.machine.docker import body, kernel
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, Unavailable, UnknownOutcome
 from runnersd.machine.docker.gate import Gate
+from runnersd.machine.docker.interior import Interiors
 from runnersd.machine.docker.record import RecordFile
 from runnersd.machine.docker.staging import Staging
 from runnersd.machine.host import record as files
@@ -37,6 +38,7 @@ class Sweep:
         self,
         connection: Connection,
         staging: Staging,
+        interiors: Interiors,
         database: str,
         gates: Path,
         *,
@@ -44,7 +46,8 @@ class Sweep:
         known: Callable[[RunName], bool],
         row: Callable[[RunName], Awaitable[Row]],
     ) -> None:
-        self._connection, self._staging, self._database, self._gates = connection, staging, database, gates
+        self._connection, self._staging, self._interiors = connection, staging, interiors
+        self._database, self._gates = database, gates
         self._names, self._known, self._row = names, known, row
         self._quarantined: set[str] = set()
 
@@ -70,6 +73,11 @@ class Sweep:
     async def _container(self, seen: Mapping[str, Any]) -> bool:
         """Clear it away if nobody wants it; whether it is gone."""
         container, labels = str(seen["Id"]), seen.get("Labels") or {}
+        if body.PROBE in labels:
+            if not self._interiors.open.isdisjoint(str(name).strip("/") for name in seen.get("Names") or ()):
+                return False
+            await self._connection.remove(container)
+            return True
         try:
             run = RunName(self._database, int(labels[body.JOB]), int(labels[body.ATTEMPT]))
         except (KeyError, ValueError):
