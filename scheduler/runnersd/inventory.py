@@ -19,7 +19,7 @@ def foreign_processes(gpu: Gpu, supervisors: AbstractSet[int], policy: ForeignPo
 
     ``supervisors`` are the pids of the supervisors of the jobs that hold *this* card: what descends from one is the
     card's own, and a process of a job that holds another card is foreign here. The inventory is older than the jobs:
-    the supervisors of jobs that left the card since it was seen belong in the set too.
+    the supervisors of jobs that left the card since it was seen belong in the set too, even if they have another job.
     """
     return tuple(
         process

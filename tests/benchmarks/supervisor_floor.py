@@ -3,8 +3,8 @@
     python supervisor_floor.py noop N [AT_ONCE]     N jobs `true`, so many (8) at a time: seconds and CPU
     python supervisor_floor.py handoff N            one after another: from a job's instruction to the next one's
 
-Both fork the daemon's own supervisor by hand, in an interpreter as lean as the spawner's, with no daemon, no queue and
-no store. Prints one JSON document.
+Both have the daemon's own supervisors run them by hand, from an interpreter as lean as the spawner's, with no daemon,
+no queue and no store. As under the daemon, an idle supervisor takes the next job. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import gc
 import json
 import os
 import resource
+import select
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +22,10 @@ from itertools import pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from runnersd.machine.host import order as orders
+    from runnersd.machine.host.order import Order
 
 MACHINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scheduler/runnersd/machine")
 
@@ -34,16 +39,8 @@ def floor(directory: str, *words: object) -> dict[str, float]:
 
 def noop(count: int, at_once: int) -> dict[str, float]:
     """So many `true`, so many at a time."""
-    began, live = time.perf_counter(), 0
-    for number in range(count):
-        if live == at_once:
-            os.wait()
-            live -= 1
-        fork(number, ["/bin/true"])
-        live += 1
-    while live:
-        os.wait()
-        live -= 1
+    began = time.perf_counter()
+    run((["/bin/true"] for _ in range(count)), at_once)
     seconds = time.perf_counter() - began
     children, own = resource.getrusage(resource.RUSAGE_CHILDREN), resource.getrusage(resource.RUSAGE_SELF)
     cpu = sum(usage.ru_utime + usage.ru_stime for usage in (children, own))
@@ -52,9 +49,7 @@ def noop(count: int, at_once: int) -> dict[str, float]:
 
 def handoff(count: int) -> dict[str, float]:
     """One `date` after another. The median of what is between their times is the floor of a card's hand-off."""
-    for number in range(count + 1):
-        fork(number, ["date", "+%s%N"])
-        os.wait()
+    run((["date", "+%s%N"] for _ in range(count + 1)), 1)
     times = []
     for number in range(count + 1):
         with open(f"{number}.out", encoding="ascii") as file:
@@ -63,24 +58,65 @@ def handoff(count: int) -> dict[str, float]:
     return {"jobs": count, "median_ms": gaps[count // 2] / 1e6}
 
 
-def fork(number: int, argv: Sequence[str]) -> None:
-    """One supervisor, as the spawner makes it."""
+def run(commands: Iterator[Sequence[str]], at_once: int) -> None:
+    """Run all of them under so many supervisors, as the daemon orders them."""
+    lines: dict[int, socket.socket] = {}
+    poll = select.poll()
+    for number, argv in enumerate(commands):
+        if len(lines) < at_once:
+            line = fork(number, argv, lines)
+            lines[line.fileno()] = line
+            poll.register(line, select.POLLIN)
+        else:
+            orders.send(over(lines, poll), ("run", order(number, argv).pack()), [FENCE])
+    for _ in range(len(lines)):
+        line = over(lines, poll)
+        poll.unregister(line)
+        line.close()
+    while lines:
+        os.wait()
+        lines.popitem()
+
+
+def over(lines: dict[int, socket.socket], poll: select.poll) -> socket.socket:
+    """The line of the next supervisor whose job is over."""
+    while True:
+        for fd, _ in poll.poll():
+            received = orders.receive(lines[fd])
+            assert received is not None
+            what = received[0][0]
+            if what == "over":
+                return lines[fd]
+            assert what == "started", received
+
+
+def fork(number: int, argv: Sequence[str], lines: dict[int, socket.socket]) -> socket.socket:
+    """A supervisor as the spawner makes it, with its first order; the line to it."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
-        order = Order(
-            run=f"floor-{number}", record=f"{number}.run", out=f"{number}.out", err=f"{number}.err", argv=tuple(argv),
-            environment={"PATH": os.defpath}, cwd="/", umask=0o022, grace=10.0, log_max=1 << 30,
-        )  # fmt: skip
-        for name in ("record", "out", "err"):
-            setattr(order, name, os.path.join(HERE, getattr(order, name)))
-        supervise(order, None, None)
+        for line in (ours, *lines.values()):
+            line.close()
+        supervise(theirs.detach(), order(number, argv), [], os.dup(FENCE))
+    theirs.close()
+    return ours
+
+
+def order(number: int, argv: Sequence[str]) -> Order:
+    """To run this, with its record and its logs in this directory."""
+    record, out, err = (os.path.join(HERE, f"{number}.{ending}") for ending in ("run", "out", "err"))
+    return orders.Order(
+        run=f"floor-{number}", record=record, out=out, err=err, argv=tuple(argv),
+        environment={"PATH": os.defpath}, cwd="/", umask=0o022, grace=10.0, log_max=1 << 30,
+    )  # fmt: skip
 
 
 if __name__ == "__main__" and sys.flags.no_site:
     sys.path.append(MACHINE)
-    from host.order import Order  # type: ignore[import-not-found]
+    from host import order as orders  # type: ignore[import-not-found]
     from host.supervisor import prepare, supervise  # type: ignore[import-not-found]
 
     HERE = os.getcwd()
+    FENCE = os.open("fence", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     prepare()
     gc.collect()
     gc.disable()

@@ -127,12 +127,12 @@ def test_a_stale_inventory_starts_nothing_on_cards_and_everything_else() -> None
     assert why(queue, on_card, world, made) == Reason(Code.INVENTORY_STALE, "the driver hangs")
 
 
-def test_a_process_left_over_by_an_ended_attempt_counts_until_its_supervisor_is_proven_dead() -> None:
+def test_a_process_left_over_by_an_ended_attempt_counts_until_it_is_known_to_have_ended() -> None:
     queue = Queue()
     (job,) = queue.add(spec(num_gpus=1))
     inventory = Inventory((gpu(0, processes=(GpuProcess(50, "compute", GIB, "python", 1000, (49, 7)),)),))
     assert starts(plan(queue.world(inventory), NOW)) == {}
-    assert starts(plan(queue.world(inventory, proven_dead=frozenset({49})), NOW)) == {job: ("GPU-0",)}
+    assert starts(plan(queue.world(inventory, ended=frozenset({49})), NOW)) == {job: ("GPU-0",)}
 
 
 def test_a_jobs_own_process_is_not_foreign_and_another_jobs_is() -> None:

@@ -326,8 +326,7 @@ async def spawner(world: HostWorld) -> int:
     """The pid of the last daemon's spawner, when it has one again."""
 
     def pid() -> int | None:
-        connection = world.last._connection if world.last is not None else None
-        return connection.pid if connection is not None else None
+        return world.last._supervisors.spawner if world.last is not None else None
 
     await world.until(pid)
     found = pid()

@@ -19,8 +19,10 @@ RUN = run_name()
 LEAVERS = """
 import os, signal, subprocess, sys, threading, time
 note = open(sys.argv[1], "a")
-def stay():
+def be_deaf():
     if "deaf" in sys.argv: signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def stay():
+    be_deaf()
     note.write(f"{os.getpid()}\\n"); note.flush()
     while True: time.sleep(100)
 def child(*steps):
@@ -38,6 +40,7 @@ subprocess.Popen(["env", "-i", "setsid", sys.executable, "-c",
     "open(sys.argv[1],'a').write(f'{os.getpid()}\\\\n'); time.sleep(1000)", *sys.argv[1:]])
 threading.Thread(target=child).start()
 while len(open(sys.argv[1]).read().splitlines()) < 6: time.sleep(0.01)
+be_deaf()
 print("ready", flush=True)
 if "leave" in sys.argv: os._exit(3)
 stay()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from runnersd.machine import Launcher
+from runnersd.machine import Launcher, LaunchFailed
 from runnersd.machine.host import record
 from runnersd.machine.host.launcher import HostLauncher
 from runnersd.machine.simulated import SimulatedLauncher, SimulatedMachine
@@ -145,6 +145,13 @@ class HostWorld:
         """Launch it on the last daemon, and its outcome."""
         assert self.last is not None
         await self.last.launch(launch)
+        return await self.last.wait(launch.run)
+
+    async def run_or_fail(self, launch: Launch) -> Outcome:
+        """Its outcome, also if it cannot be launched."""
+        assert self.last is not None
+        with contextlib.suppress(LaunchFailed):
+            await self.last.launch(launch)
         return await self.last.wait(launch.run)
 
     async def close(self) -> None:

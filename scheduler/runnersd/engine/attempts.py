@@ -52,7 +52,9 @@ class Attempts:
         self._tasks: set[asyncio.Task[None]] = set()
         self._at_once: dict[JobId, int] = {}  # the attempts that are to end without grace
         self.supervisors: dict[JobId, int] = {}
-        self.ended: set[int] = set()  #: supervisors that have ended; the engine forgets them once cards are seen anew
+        #: Supervisors under which an attempt (job, number) ended, until the cards are seen anew. One may have had two
+        #: by then: the second ended during a look at the cards, which only the first had ended before.
+        self.ended: set[tuple[int, JobId, int]] = set()
 
     def run_name(self, job: Job, attempt: int | None = None) -> RunName:
         """What the outside world calls the job's attempt (its current one unless said)."""
@@ -199,7 +201,7 @@ class Attempts:
         self._at_once.pop(job.id, None)
         pid = self.supervisors.pop(job.id, None)
         if pid is not None:
-            self.ended.add(pid)
+            self.ended.add((pid, job.id, job.attempt))
         now = self._clock()
         self._store.record(lifecycle.verdict(current, outcome, now), now)
         self._wake()

@@ -81,7 +81,7 @@ class Loop:
             margin=self.config.gpus.margin,
             foreign=self._policy,
             supervisors=self.attempts.supervisors,
-            proven_dead=frozenset(self.attempts.ended),
+            ended=frozenset(pid for pid, _, _ in self.attempts.ended),
             engine=self.attempts.engine_state,
             images=self.attempts.images,
             interrupted=self.store.interrupted,

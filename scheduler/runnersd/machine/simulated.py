@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from contextvars import Context
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ class SimulatedMachine:
             self.ended[run] = Outcome(None, failure=Reason(Code.LAUNCH_FAILED, text))
             return
         self.starts[run] += 1
-        running = self.running[run] = _Running(launch, self.clock(), _SOME_PID + sum(self.starts.values()))
+        running = self.running[run] = _Running(launch, self.clock(), self._supervisor())
         loop = asyncio.get_running_loop()
         match words:
             case ["true"]:
@@ -161,6 +162,11 @@ class SimulatedMachine:
             running.timer = asyncio.get_running_loop().call_later(
                 running.launch.grace, lambda: self.finish(run, signal=signals.SIGKILL)
             )
+
+    def _supervisor(self) -> int:
+        """The pid of one that has no attempt now: as soon as it is idle, it gets the next."""
+        busy = {running.pid for running in self.running.values()}
+        return next(pid for pid in count(_SOME_PID + 1) if pid not in busy)
 
     def _over(self, running: _Running, outcome: Outcome) -> None:
         if running.timer is not None:

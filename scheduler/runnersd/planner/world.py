@@ -29,7 +29,7 @@ class World:
     engine: EngineState = field(default_factory=EngineState)
     images: Mapping[str, ImageState] = field(default_factory=dict)
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
-    proven_dead: frozenset[int] = frozenset()  #: supervisors that ended since the inventory was taken
+    ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
 
 
 def usable(gpu: Gpu, world: World) -> Reason | None:
@@ -53,7 +53,12 @@ def usable(gpu: Gpu, world: World) -> Reason | None:
 
 
 def supervisors_on(gpu: Gpu, world: World) -> frozenset[int]:
-    """The supervisors whose processes belong on the card: its holders', and those proven dead since it was seen."""
+    """The supervisors whose processes belong on the card: its holders', and those of attempts that have ended since it
+    was seen, whose processes are gone.
+
+    Such a supervisor may have another attempt by now, on another card. What that has on this card is seen at the next
+    look, and is foreign then.
+    """
     holders = world.snapshot.holders.get(gpu.uuid, {})
     mine = {world.supervisors[id] for id in holders if id in world.supervisors}
-    return world.proven_dead | mine
+    return world.ended | mine

@@ -381,6 +381,8 @@ class ContainerAttempt:
         now = asyncio.get_running_loop().time()
         if not stop.told:
             stop.told = True
+            if not said.told and said.pid is not None and kernel.process_started(said.pid) == said.start:
+                self.record.add(told=True)
             stop.kill_at = now if stop.at_once else now + self.record.said.grace
             if not stop.at_once:
                 await self.signal(signal.SIGTERM)

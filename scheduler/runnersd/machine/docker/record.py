@@ -8,6 +8,7 @@ A file of JSON lines beside the attempt's logs, as host jobs have one:
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
     {"opened": time}                             the gate is about to be opened: from here on the payload may run
     {"unread": true}                             it had ended before it passed the gate: the payload has not run
+    {"told": true}                               it is about to be told to stop, while its payload runs
     {"failed": why} / {"stopped": why}           nothing ran, and nothing will
     {"lost": why}                                how it ended will never be known
 
@@ -45,6 +46,7 @@ class Record:
     start: int | None = None
     opened: bool = False
     unread: bool = False
+    told: bool = False
     failed: str | None = None
     stopped: str | None = None
     lost: str | None = None

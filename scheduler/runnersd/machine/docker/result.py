@@ -89,7 +89,9 @@ def outcome(
         limit = int((seen.get("HostConfig") or {}).get("Memory") or 0)
         text = f"it ran out of memory: its limit is {format_size(limit)}" if limit else "the machine ran out of memory"
         failure = Reason(Code.OUT_OF_MEMORY, text)
-    return Outcome(code, signal, started_at=began, finished_at=finished, failure=failure)
+    return Outcome(
+        code, signal, started_at=began, finished_at=finished, failure=failure, stopped=said.told,
+    )  # fmt: skip
 
 
 def start_failure(seen: Mapping[str, Any], said: str) -> str:

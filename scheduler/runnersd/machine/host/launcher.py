@@ -1,27 +1,30 @@
-"""The launcher of host jobs: asks the spawner, watches supervisors by pidfds, takes back what an earlier daemon ran."""
+"""The launcher of host jobs: has supervisors run attempts, hears how they end, takes back what another daemon ran."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runners.api import Code
 from runnersd.machine import Cards, LaunchFailed
-from runnersd.machine.host import processes, record, supervisor
-from runnersd.machine.host.attempt import Attempt, end_strays, outcome_of
-from runnersd.machine.host.connection import Connection
+from runnersd.machine.host import processes, record
+from runnersd.machine.host.attempt import Attempt, end_strays, ended, outcome_of
+from runnersd.machine.host.channel import Message
 from runnersd.machine.host.order import Order
+from runnersd.machine.host.supervisors import Supervisors
+from runnersd.machine.host.watch import PASSED
 from runnersd.model import Launch, Outcome, Reason, RunName
 
 _DIED = "cannot run it: its supervisor died before it was started"
 _LOOK_AGAIN = 0.005  # seconds, for a record that is just being written
 _NO_ROOM = 1.0  # seconds, when no descriptor was free to look at all
 _FORGET = 0.02  # seconds between removals of records
-_RESTART = (0.1, 5.0)  # seconds before a spawner that cannot be started is tried again: the first, the longest
+_TRIES = 3  # so often an order is given whose supervisor dies before it has taken the attempt's name
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +40,8 @@ class HostLauncher:
         self.runs = Path(state) / "runs"
         self._directory = str(self.runs)
         self._made: set[int] = set()
-        self._cards = cards
         self._attempts: dict[RunName, Attempt] = {}
-        self._in_flight: dict[str, Attempt] = {}
-        self._connection: Connection | None = None
-        self._former: list[Connection] = []
+        self._supervisors = Supervisors(f"{self._directory}/spawner.lock", cards, self._heard, self._lost)
         self._tasks: set[asyncio.Task[None]] = set()
         self._forgotten: dict[RunName, asyncio.Future[None]] = {}
         self._forgetting: asyncio.Task[None] | None = None
@@ -54,7 +54,7 @@ class HostLauncher:
             OSError: the directory cannot be made, or the spawner not started.
         """
         self.runs.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await self._connect()
+        await self._supervisors.open()
 
     async def launch(self, launch: Launch) -> float:
         """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken back, never started."""
@@ -95,12 +95,12 @@ class HostLauncher:
         Raises:
             ValueError: it is not one of the signals 1 to 30.
         """
-        if not 1 <= number <= supervisor.PASSED:
-            raise ValueError(f"cannot pass signal {number} on: only 1 to {supervisor.PASSED}")
+        if not 1 <= number <= PASSED:
+            raise ValueError(f"cannot pass signal {number} on: only 1 to {PASSED}")
         attempt = self._find(run)
         if attempt is not None:
             await asyncio.shield(attempt.started)
-            attempt.signal(supervisor.pass_on(number))
+            attempt.signal(number)
 
     async def forget(self, run: RunName) -> None:
         """See :class:`runnersd.machine.Launcher`.
@@ -120,7 +120,7 @@ class HostLauncher:
     def supervisor(self, run: RunName) -> int | None:
         """See :class:`runnersd.machine.Launcher`."""
         attempt = self._find(run)
-        return attempt.pid if attempt is not None and attempt.pidfd is not None else None
+        return attempt.pid if attempt is not None and attempt.supervised else None
 
     def logs(self, run: RunName) -> tuple[Path, Path]:
         """See :class:`runnersd.machine.Launcher`."""
@@ -135,46 +135,14 @@ class HostLauncher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for connection in (self._connection, *self._former):
-            if connection is not None:
-                connection.close()
-        self._connection = None
+        await self._supervisors.close()
         for attempt in self._attempts.values():
             attempt.unwatch()
             attempt.started.cancel()
             attempt.over.cancel()
         self._attempts.clear()
-        self._in_flight.clear()
 
-    # ------------------------------------------------------------------------------------------------ the spawner
-
-    async def _connect(self) -> None:
-        connection = Connection(f"{self._directory}/spawner.lock", self._heard, self._spawner_died)
-        try:
-            await connection.start()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        for name, attempt in list(self._in_flight.items()):
-            self._send(name, attempt)
-
-    def _spawner_died(self) -> None:
-        former, self._connection = self._connection, None
-        if former is not None:  # it had been ready
-            self._former.append(former)
-            log.warning("the spawner of host jobs (pid %s) died: starting another", former.pid)
-            self._do(self._reconnect())
-
-    async def _reconnect(self) -> None:
-        pause, longest = _RESTART
-        while True:
-            try:
-                return await self._connect()
-            except OSError as error:
-                log.error("%s; no host job can start; trying again", error)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, longest)
+    # ------------------------------------------------------------------------------------------------ supervisors
 
     def _order(self, launch: Launch) -> Attempt:
         attempt = self._know(launch.run)
@@ -187,43 +155,47 @@ class HostLauncher:
             uid=who.uid if who else None, gid=who.gid if who else None, groups=who.groups if who else (),
         )  # fmt: skip
         attempt.order, attempt.cards = order.pack(), launch.gpus
-        self._in_flight[name] = attempt
-        self._send(name, attempt)
+        try:
+            self._make_directory(launch.run)
+        except OSError as error:
+            self._heard(attempt, ("failed", f"cannot keep its output in {self.runs}: {error.strerror}"))
+        else:
+            self._supervisors.run(attempt)
         return attempt
 
-    def _send(self, name: str, attempt: Attempt) -> None:
-        if self._connection is None or attempt.order is None:
-            return  # sent when there is a spawner again
-        try:
-            self._make_directory(attempt.run)
-            locks = self._cards.descriptors(attempt.cards) if self._cards is not None else []
-            self._connection.send(name, attempt.order, locks)
-        except OSError as error:
-            self._heard(("failed", name, f"cannot hand it to a supervisor: {error.strerror}"), [])
-
-    def _heard(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
+    def _heard(self, attempt: Attempt, message: Message) -> None:
         what, *rest = message
-        if what == "broken":
-            log.error("the spawner of host jobs failed: %s", rest[0])
-            return
-        attempt = self._in_flight.pop(rest[0], None)
-        if attempt is None:
-            for fd in descriptors:
-                os.close(fd)
-            return
         attempt.order = None
-        if what == "started" and descriptors:
-            attempt.pid = rest[2]
-            attempt.watch(descriptors[0], self._supervisor_ended)
-            attempt.started.set_result(rest[1])
-            if attempt.stop:
-                attempt.pass_stop()
+        if what == "started":
+            at, attempt.pid = rest
+            if not attempt.started.done():
+                attempt.started.set_result(at)
+        elif what == "over":
+            code, finished, peak, truncated, told = rest
+            end = {"code": code, "finished": finished, "peak": peak, "truncated": truncated, "told": told}
+            started = attempt.started.result()
+            assert not isinstance(started, LaunchFailed), "it said so"
+            attempt.settle(ended(started, end))
         elif what == "failed":
-            self._never(attempt, rest[1])
-        elif what in ("started", "exists"):  # started, but there was no room for its descriptor
-            self._take_back(attempt, record.read(attempt.path))
+            self._never(attempt, *rest)
         else:
-            self._never(attempt, _DIED)
+            self._look(attempt, partial(self._take_back, attempt))
+
+    def _lost(self, attempt: Attempt) -> None:
+        """Its supervisor is gone and said nothing of its end: that is in the record, or was not seen."""
+        if attempt.order is None:
+            self._supervisor_ended(attempt)
+        else:
+            self._look(attempt, partial(self._order_again, attempt))
+
+    def _order_again(self, attempt: Attempt, found: record.Record | None) -> None:
+        """Its supervisor is gone and did not say that it started."""
+        attempt.tries += 1
+        if found is None and attempt.tries < _TRIES:  # nobody has its name: killed while idle, or with the spawner
+            self._supervisors.run(attempt)
+        else:
+            attempt.order = None
+            self._take_back(attempt, found)
 
     # ------------------------------------------------------------------------------------------------ attempts
 
@@ -344,13 +316,17 @@ class HostLauncher:
 
     def _supervisor_ended(self, attempt: Attempt) -> None:
         attempt.unwatch()
+        self._look(attempt, lambda found: self._ended(attempt, found or record.Record()))
+
+    def _look(self, attempt: Attempt, then: Callable[[record.Record | None], None]) -> None:
         try:
             found = record.read(attempt.path)
         except OSError as error:
             log.error("cannot read the record of %s: %s; trying again", attempt.run, error)
+            attempt.order = None
             self._do(self._look_again(attempt, _NO_ROOM))
         else:
-            self._ended(attempt, found or record.Record())
+            then(found)
 
     def _ended(self, attempt: Attempt, found: record.Record) -> None:
         """Its supervisor is gone: by what it wrote down, or unseen."""

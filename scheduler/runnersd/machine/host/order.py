@@ -1,9 +1,25 @@
-"""What the launcher asks of the spawner, the spawner hands to a supervisor, and what they answer."""
+"""What the daemon, its spawner and its supervisors say to each other: marshalled tuples over pairs of sockets.
+
+    to the spawner       ("fork", order)                       with the new supervisor's end of its line first
+    from the spawner     ("ready", pid)                        with the fence
+                         ("broken", why)
+    to a supervisor      ("run", order)                        with the fence first
+                         ("stop", run, at_once)
+                         ("signal", run, number)
+    from a supervisor    ("started", at, pid)
+                         ("over", code, finished, peak, truncated)
+                         ("failed", why) or ("exists",)        in place of these two
+
+An order comes packed, or as None when it is too large for a message: then it is in a memory file, the second of the
+descriptors. The locks of the attempt's cards come last. A supervisor has one attempt at a time, and is given the next
+one only when it has said how the last one ended; what is asked of an attempt names it.
+"""
 
 from __future__ import annotations
 
 import array
 import marshal
+import os
 import socket
 
 TYPE_CHECKING = False
@@ -65,6 +81,30 @@ class Order:
         return cls(**marshal.loads(data))
 
 
+def packed(order: bytes) -> tuple[bytes | None, list[int]]:
+    """A packed order as it is sent: itself, or the descriptor of a memory file (both ends are to close it).
+
+    Raises:
+        OSError: there is no room for one.
+    """
+    if len(order) <= INLINE:
+        return order, []
+    memory = os.memfd_create("order", os.MFD_CLOEXEC)
+    with open(memory, "wb", closefd=False) as file:
+        file.write(order)
+    return None, [memory]
+
+
+def taken(payload: bytes | None, descriptors: list[int]) -> tuple[Order, list[int]]:
+    """An order as it was sent, and the locks among ``descriptors``, which are those after the message's own first."""
+    if payload is not None:
+        return Order.unpack(payload), descriptors
+    memory, *locks = descriptors
+    with open(memory, "rb") as file:
+        file.seek(0)
+        return Order.unpack(file.read()), locks
+
+
 def send(channel: socket.socket, message: tuple[Any, ...], descriptors: Sequence[int] = ()) -> None:
     """Send one message with descriptors.
 
@@ -76,18 +116,32 @@ def send(channel: socket.socket, message: tuple[Any, ...], descriptors: Sequence
     channel.sendmsg([marshal.dumps(message)], rights)
 
 
+def tell(channel: socket.socket, message: tuple[Any, ...]) -> bool:
+    """Send one message to somebody who may be gone; False when they are."""
+    try:
+        send(channel, message)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
+
+
 def receive(channel: socket.socket) -> tuple[tuple[Any, ...], list[int]] | None:
     """The next message and its descriptors (closed on exec); None when the other end is gone.
+
+    There are all of its descriptors or, where this process has no room for them, none.
 
     Raises:
         BlockingIOError: there is none now (only of a channel that does not block).
     """
     space = socket.CMSG_SPACE(DESCRIPTORS * 4)
-    data, rights, _, _ = channel.recvmsg(INLINE + 4096, space, socket.MSG_CMSG_CLOEXEC)
+    data, rights, flags, _ = channel.recvmsg(INLINE + 4096, space, socket.MSG_CMSG_CLOEXEC)
     if not data:
         return None
     found = array.array("i")
     for level, kind, content in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(content[: len(content) - len(content) % found.itemsize])
+    if flags & socket.MSG_CTRUNC:
+        while found:
+            os.close(found.pop())
     return marshal.loads(data), found.tolist()

@@ -39,6 +39,12 @@ class Stream:
         """Copy what is left in the pipe: its writers are gone, or strangers that the job gave it to."""
         self.copy(fcntl.fcntl(self.source, fcntl.F_GETPIPE_SZ))
 
+    def close(self) -> None:
+        """Let go of the pipe and of the log."""
+        os.close(self.source)
+        if self.file >= 0:
+            os.close(self.file)
+
     def _keep(self, data: bytes) -> None:
         if self.truncated:
             return

@@ -1,8 +1,9 @@
 """Forks supervisors for one daemon, and is gone when that daemon is.
 
 A lean interpreter of its own, because a fork costs what the forked process weighs, and because what it forks must
-not be below the daemon: it detaches itself first. It reads orders from its end of a socket pair; its supervisors
-answer through it. It collects those that end; one that failed before it answered is reported by name.
+not be below the daemon: it detaches itself first. It reads orders from its end of a socket pair, each with the line on
+which the supervisor will talk to the daemon. The kernel collects the supervisors that end; the daemon sees it on their
+lines.
 """
 
 from __future__ import annotations
@@ -11,15 +12,13 @@ import errno
 import fcntl
 import gc
 import os
-import select
+import signal
 import socket
 import sys
 import traceback
 
 from . import order as orders
 from . import supervisor
-
-_COLLECT = 1000  # milliseconds between looks for supervisors that have ended
 
 
 def main() -> None:
@@ -30,6 +29,7 @@ def main() -> None:
         os._exit(0)  # our parent is init now, and the daemon has nothing below it
     os.setsid()
     supervisor.prepare()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _allow_out_of_memory_kill()
     fence = os.open(sys.argv[-1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(fence, fcntl.LOCK_EX)  # until every launch that an earlier daemon asked for has taken its name
@@ -37,9 +37,7 @@ def main() -> None:
     gc.disable()
     gc.freeze()
     try:
-        me = os.pidfd_open(os.getpid())
-        orders.send(channel, ("ready", os.getpid()), [me])
-        os.close(me)
+        orders.send(channel, ("ready", os.getpid()), [fence])
         serve(channel, fence)
     except Exception:
         orders.send(channel, ("broken", traceback.format_exc()))
@@ -48,54 +46,28 @@ def main() -> None:
 
 def serve(channel: socket.socket, fence: int) -> None:
     """Answer orders until the daemon is gone."""
-    running: dict[int, str] = {}
-    poll = select.poll()
-    poll.register(channel, select.POLLIN)
-    while True:
-        if poll.poll(_COLLECT if running else None):
-            received = orders.receive(channel)
-            if received is None:
-                return
-            (run, payload), descriptors = received
-            try:
-                running[fork(channel, fence, payload, descriptors)] = run
-            except OSError as error:  # too many processes, no memory
-                orders.send(channel, ("failed", run, f"cannot start a supervisor: {error.strerror}"))
-            for fd in descriptors:
-                os.close(fd)
-        for run in collect(running):
-            orders.send(channel, ("gone", run))
-
-
-def fork(channel: socket.socket, fence: int, payload: bytes | None, descriptors: list[int]) -> int:
-    """Make one supervisor, which keeps the descriptors (locks of cards); its pid.
-
-    An order too large for a message comes as a memory file, the first of the descriptors.
-    """
-    pid = os.fork()
-    if pid == 0:
+    while (received := orders.receive(channel)) is not None:
+        (_, payload), descriptors = received
+        if not descriptors:  # there was no room for them: the daemon sees the line go
+            continue
         try:
-            if payload is None:
-                with open(descriptors[0], "rb") as file:
-                    file.seek(0)
-                    payload = file.read()
-            supervisor.supervise(orders.Order.unpack(payload), channel, fence)
+            fork(channel, fence, payload, descriptors)
+        except OSError as error:  # too many processes, no memory
+            with socket.socket(fileno=descriptors.pop(0)) as line:
+                orders.tell(line, ("failed", f"cannot start a supervisor: {error.strerror}"))
+        for fd in descriptors:
+            os.close(fd)
+
+
+def fork(channel: socket.socket, fence: int, payload: bytes | None, descriptors: list[int]) -> None:
+    """Make one supervisor, which keeps the descriptors: its line, then those of its first order."""
+    if os.fork() == 0:
+        try:
+            channel.close()  # or orders that nobody reads would not be lost with us
+            line, *others = descriptors
+            supervisor.supervise(line, *orders.taken(payload, others), fence)
         finally:
             os._exit(1)
-    return pid
-
-
-def collect(running: dict[int, str]) -> list[str]:
-    """Wait for supervisors that have ended; the runs of those that ended badly."""
-    bad = []
-    while running:
-        pid, status = os.waitpid(-1, os.WNOHANG)
-        if pid == 0:
-            break
-        run = running.pop(pid, None)
-        if status and run is not None:
-            bad.append(run)
-    return bad
 
 
 def _allow_out_of_memory_kill() -> None:
