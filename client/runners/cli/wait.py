@@ -36,13 +36,18 @@ def until_over(
     stream: EventStream | None = None,
     queued: Sequence[int] = (),
 ) -> list[JobView]:
-    """Wait, and return the jobs as they ended. ``lines``: ``none``, ``ended`` (one a job) or ``all`` (one a change)."""
+    """Wait, and return the jobs as they ended. ``lines``: ``none``, ``ended`` (one a job) or ``all`` (one a change).
+
+    ``queued`` are jobs just submitted, and listed: that they are queued is no news.
+    """
+    listed = frozenset(queued)
     jobs: dict[int, JobView] = {}
     for job in follow(client, ids, stream=stream, queued=queued):
         if job is None:
             continue
         jobs[job["id"]] = job
-        if lines == "all" or (lines == "ended" and job["state"] in SETTLED):
+        known = job["state"] == "queued" and not job["attempt"] and job["id"] in listed
+        if (lines == "all" and not known) or (lines == "ended" and job["state"] in SETTLED):
             say(change(job, time.time()))
     return [jobs[id] for id in sorted(jobs)]
 
