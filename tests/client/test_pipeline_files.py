@@ -486,7 +486,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 JOB = st.builds(
     JobSpec, name=st.just(""), command=TEXT | st.lists(TEXT, min_size=1, max_size=3).map(tuple), run_in=st.sampled_from(["host", "container"]),
-    image=st.none() | TEXT, gpu_memory=st.integers(1, 1 << 50), gpu_shared=st.booleans(), gpu_model=st.none() | TEXT,
+    image=st.none() | st.sampled_from(["x", "lab/torch:2.1", "localhost:5000/a/b"]), gpu_memory=st.integers(1, 1 << 50), gpu_shared=st.booleans(), gpu_model=st.none() | TEXT,
     cpus=st.none() | st.floats(0.01, 1000), memory=st.none() | st.integers(1, 1 << 50), shm_size=st.none() | st.integers(1, 1 << 50),
     num_gpus=st.integers(0, 8), num_workers=st.integers(0, 64), time_limit=st.none() | st.floats(0.1, 1e8), grace=st.floats(0, 1e6),
     retries=st.integers(0, 9), retry_delay=st.floats(0, 1e6), blocking=st.booleans(), allow_failure=st.booleans(), priority=st.integers(-100, 100),
