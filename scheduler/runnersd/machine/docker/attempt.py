@@ -129,7 +129,7 @@ class ContainerAttempt:
             if fresh:
                 await self._guarded(self._begin)
             while not self.over.done():
-                await self._turn()
+                await (self._bury() if self.record.said.over else self._turn())
         finally:
             self._unwatch()
             if self._copying is not None and not self._copying.done():
@@ -475,6 +475,18 @@ class ContainerAttempt:
         await self._all_copied()
         self.record.add(lost=why)
         await self._settle(Outcome(None, started_at=self.record.said.at, failure=Reason(Code.CONTAINER_LOST, why)))
+
+    async def _bury(self) -> None:
+        """Its record says that it is over: say so again, and that nothing of it lives."""
+        await self._end_by_force()
+        said = self.record.said
+        if said.lost is not None:
+            end = Outcome(None, started_at=said.at, failure=Reason(Code.CONTAINER_LOST, said.lost))
+        elif said.failed is not None:
+            end = Outcome(None, failure=Reason(Code.LAUNCH_FAILED, said.failed))
+        else:
+            end = Outcome(None, failure=Reason(Code.CANCELLED_BY, said.stopped or "It was stopped."))
+        await self._settle(end)
 
     async def _never(self, why: str) -> None:
         """Nothing of it ran, and nothing will."""

@@ -319,6 +319,7 @@ class DockerLauncher:
 
     async def _discard(self, run: RunName) -> None:
         """End and remove what is there under an attempt's name, as soon as the engine can be asked."""
+        pause, longest = _AGAIN
         while True:
             try:
                 seen = await self._connection.inspect(body.name_of(run))
@@ -330,7 +331,8 @@ class DockerLauncher:
                 return
             except EngineError as error:
                 log.warning("job %d: %s; looking again", run.job, error)
-                await asyncio.sleep(_AGAIN[1])
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, longest)
 
 
 def _nothing() -> None:
