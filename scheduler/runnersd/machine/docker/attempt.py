@@ -299,7 +299,8 @@ class ContainerAttempt:
             await self._lose("its container was started a second time by somebody else; that run was ended")
             return
         if said.pid != pid or said.began is None:
-            self.record.add(began=began, at=time.time(), pid=pid, start=start)
+            at = time.time() if said.gated else result.started_at(seen)  # without a gate it has been running since
+            self.record.add(began=began, at=at, pid=pid, start=start)
         if not said.opened and not (said.gated is False and self.started.done()):
             await self._check(pid)
         self._watch(pid)

@@ -71,7 +71,7 @@ def outcome(
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
     finished = moment(str(state.get("FinishedAt") or _NEVER))
-    began = said.at
+    began = said.at or started_at(seen)
     if said.began is not None and str(state.get("StartedAt")) != said.began:
         return _lost(began, "its container was started a second time by somebody else; what it did then is not its end")
     if said.boot != boot and (finished is None or finished >= booted_at):
@@ -89,9 +89,9 @@ def outcome(
         limit = int((seen.get("HostConfig") or {}).get("Memory") or 0)
         text = f"it ran out of memory: its limit is {format_size(limit)}" if limit else "the machine ran out of memory"
         failure = Reason(Code.OUT_OF_MEMORY, text)
-    return Outcome(
-        code, signal, started_at=began, finished_at=finished, failure=failure, stopped=said.told,
-    )  # fmt: skip
+    if finished is not None and began is not None:
+        finished = max(finished, began)  # engines take down a start late, after a short end
+    return Outcome(code, signal, started_at=began, finished_at=finished, failure=failure, stopped=said.told)
 
 
 def start_failure(seen: Mapping[str, Any], said: str) -> str:
