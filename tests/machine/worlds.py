@@ -1,4 +1,5 @@
-"""Machines for the launcher's tests: the simulated one, and this one. Both understand the same few commands."""
+"""Machines for the launcher's tests: the simulated one, this one, and a container engine. All understand the same few
+commands."""
 
 from __future__ import annotations
 
@@ -10,11 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine import SHELL, Engine
+from runners.api import Code
 from runnersd.machine import Launcher, LaunchFailed
-from runnersd.machine.host import record
+from runnersd.machine.docker.launcher import DockerLauncher
+from runnersd.machine.host import processes, record
 from runnersd.machine.host.launcher import HostLauncher
 from runnersd.machine.simulated import SimulatedLauncher, SimulatedMachine
-from runnersd.model import Launch, Outcome, RunName, Submitter
+from runnersd.model import ContainerSpec, Image, Launch, Mount, Outcome, RunName, Submitter
 
 DATABASE = f"test{os.getpid()}"  # tests side by side must not take each other's processes for strays
 
@@ -24,7 +28,13 @@ def run_name(job: int = 1, attempt: int = 1) -> RunName:
 
 
 class World(Protocol):
-    """What a contract test needs of a machine."""
+    """What a contract test needs of a machine, and what its launcher says that others say otherwise."""
+
+    lost: Code  #: how an attempt ended of which nothing is known
+    missing: str  #: what is said of a command that is not there
+    measures: bool  #: whether an attempt's peak memory is known at its end
+    many: int  #: attempts at once that it takes in its stride
+    moment: float  #: a small part of the time that a launch takes, in seconds
 
     async def daemon(self) -> Launcher:
         """A new daemon's launcher; the one before is gone, as after a crash."""
@@ -46,6 +56,9 @@ class World(Protocol):
 
 
 class SimulatedWorld:
+    lost, missing, measures = Code.SUPERVISOR_LOST, "cannot run 'missing': No such program", True
+    many, moment = 20, 0.0002
+
     def __init__(self, seed: int) -> None:
         self.machine = SimulatedMachine(4, seed=seed, latency=6)
         self.last: SimulatedLauncher | None = None
@@ -73,8 +86,33 @@ class SimulatedWorld:
             await self.last.close()
 
 
+def script_of(command: str, folder: Path, inside: str, job: int) -> str:
+    """One of the simulated machine's commands for a shell, which finds ``folder`` at ``inside``."""
+    name, *words = command.split()
+    if name == "serve":
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(folder / f"pipe.{job}")
+    script = {
+        "true": "true",
+        "exit": f"exit {' '.join(words)}",
+        "raise": f"kill -{' '.join(words)} $$",
+        "stubborn": "trap '' TERM INT USR1; echo ready; while :; do sleep 1; done",
+        "serve": f"read code < {inside}/pipe.{job}; exit $code",
+    }[name]
+    return f"echo >> {inside}/starts.{job}; {script}"
+
+
+def starts_in(folder: Path, run: RunName) -> int:
+    """How often such a script was started."""
+    path = folder / f"starts.{run.job}"
+    return len(path.read_text()) if path.exists() else 0
+
+
 class HostWorld:
     """Real processes of this machine; everything below `tmp`."""
+
+    lost, missing, measures = Code.SUPERVISOR_LOST, "cannot run 'missing': No such program", True
+    many, moment = 20, 0.0002
 
     def __init__(self, tmp: Path) -> None:
         self.tmp = tmp
@@ -89,20 +127,9 @@ class HostWorld:
         return self.last
 
     def order(self, command: str, *, job: int = 1, grace: float = 5.0) -> Launch:
-        name, *words = command.split()
-        if name == "missing":
+        if command == "missing":
             return self.launch(["missing"], job=job)
-        if name == "serve":
-            with contextlib.suppress(FileExistsError):
-                os.mkfifo(self._pipe(run_name(job)))
-        script = {
-            "true": "true",
-            "exit": f"exit {' '.join(words)}",
-            "raise": f"kill -{' '.join(words)} $$",
-            "stubborn": "trap '' TERM INT USR1; echo ready; while :; do sleep 1; done",
-            "serve": f"read code < {self._pipe(run_name(job))}; exit $code",
-        }[name]
-        return self.shell(f"echo >> {self.tmp}/starts.{job}; {script}", job=job, grace=grace)
+        return self.shell(script_of(command, self.tmp, str(self.tmp), job), job=job, grace=grace)
 
     def shell(self, script: str, **options: Any) -> Launch:
         return self.launch(["sh", "-c", script], **options)
@@ -120,11 +147,10 @@ class HostWorld:
         await self.until(lambda: self.out(run).endswith("ready\n"))
 
     def starts(self, run: RunName) -> int:
-        path = self.tmp / f"starts.{run.job}"
-        return len(path.read_text()) if path.exists() else 0
+        return starts_in(self.tmp, run)
 
     def finish(self, run: RunName, code: int) -> None:
-        self._pipe(run).write_text(f"{code}\n")
+        (self.tmp / f"pipe.{run.job}").write_text(f"{code}\n")
 
     def out(self, run: RunName) -> str:
         return self._log(run, 1)
@@ -163,9 +189,69 @@ class HostWorld:
             await asyncio.wait_for(launcher.wait(run_name(int(job), int(attempt))), 20)
         await launcher.close()
 
-    def _pipe(self, run: RunName) -> Path:
-        return self.tmp / f"pipe.{run.job}"
-
     def _log(self, run: RunName, which: int) -> str:
         path = Path(record.names(str(self.state / "runs"), run.job, run.attempt)[which])
         return path.read_text() if path.exists() else ""
+
+
+class DockerWorld:
+    """Containers of a real engine, behind gates or not; the scripts' files are in `tmp`."""
+
+    lost, measures = Code.CONTAINER_LOST, False
+    many, moment = 6, 0.03
+
+    def __init__(self, tmp: Path, engine: Engine, *, gated: bool) -> None:
+        self.tmp, self.engine, self.gated = tmp, engine, gated
+        self.missing = "cannot run missing: no such program" if gated else "cannot run missing: No such file"
+        self.state = tmp / "state"
+        self.work = tmp / "work"
+        self.work.mkdir()
+        self.image = str(engine.api("GET", f"/images/{SHELL}/json").json["Id"])
+        self.last: DockerLauncher | None = None
+
+    async def daemon(self) -> DockerLauncher:
+        if self.last is not None:
+            await self.last.close()
+        self.last = DockerLauncher(
+            self.state, str(self.engine.socket), DATABASE, boot=processes.boot_id(), gated=self.gated
+        )
+        await self.last.open()
+        return self.last
+
+    def order(self, command: str, *, job: int = 1, grace: float = 5.0) -> Launch:
+        argv = ["missing"] if command == "missing" else ["sh", "-c", script_of(command, self.work, "/work", job)]
+        return self.launch(argv, job=job, grace=grace)
+
+    def launch(self, argv: Sequence[str], *, job: int = 1, grace: float = 5.0, **spec: Any) -> Launch:
+        mounts = (Mount(str(self.work), "/work"),)
+        container = ContainerSpec(Image(self.image, SHELL), 0, 0, mounts=mounts, network="none", **spec)
+        return Launch(
+            run_name(job), tuple(argv), {"PATH": "/bin"}, "/work", 0o022, None, (), grace, 1 << 20, container
+        )  # fmt: skip
+
+    async def ready(self, run: RunName) -> None:
+        out = Path(record.names(str(self.state / "runs"), run.job, run.attempt)[1])
+        end = time.monotonic() + 20
+        while not (out.exists() and out.read_text().endswith("ready\n")):
+            assert time.monotonic() < end, "it did not become ready"
+            await asyncio.sleep(0.005)
+
+    def starts(self, run: RunName) -> int:
+        return starts_in(self.work, run)
+
+    def finish(self, run: RunName, code: int) -> None:
+        (self.work / f"pipe.{run.job}").write_text(f"{code}\n")
+
+    async def close(self) -> None:
+        """End what a test left running, by its record, and see that the engine has nothing of it any more."""
+        launcher = await self.daemon()
+        for path in (self.state / "runs").glob("*/*.run"):
+            job, attempt, _ = path.name.split(".")
+            run = run_name(int(job), int(attempt))
+            await launcher.stop(run, at_once=True)
+            await asyncio.wait_for(launcher.wait(run), 20)
+            await launcher.forget(run)
+        await launcher.close()
+        seen = await asyncio.to_thread(self.engine.api, "GET", "/containers/json?all=1")
+        assert not seen.json, "containers are left"
+        assert not list(self.state.glob("gates/*")), "gates are left"
