@@ -66,6 +66,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             boot=boot_id(),
             gated=config.system or config.containers.staging,
             private=(str(state.path), str(config.paths.locks)),
+            cards=cards,
         )
         await containers.open()
         observer = NvmlObserver(timeout=config.gpus.timeout)

@@ -5,6 +5,7 @@
     making      its container made, and compared with what was asked
     staging     containers made early, for the next job of a card
     sweep       containers and gates that nobody wants any more
+    keeper      keeps the locks of containers' cards, daemon or no daemon
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was

@@ -76,6 +76,7 @@ class ContainerAttempt:
         self._woken = asyncio.Event()
         self._ended = asyncio.Event()
         self._pidfd: int | None = None
+        self._cards_kept = False
         self._first_is_gone = False  #: its first process, and so everything in its pid namespace
         self._logs: LogCopy | None = None
         self._copying: asyncio.Task[None] | None = None
@@ -241,6 +242,7 @@ class ContainerAttempt:
             began=staged.began, at=now, pid=staged.pid, start=staged.start, opened=now,
         )  # fmt: skip
         self._watch(staged.pid)
+        await self._keep_cards()
         if await self._open_gate(again=False):
             self.started.set_result(now)
         self._copy_output()
@@ -304,6 +306,7 @@ class ContainerAttempt:
         if not said.opened and not (said.gated is False and self.started.done()):
             await self._check(pid)
         self._watch(pid)
+        await self._keep_cards()
         self._copy_output()
         if said.gated and not self.stopping.asked and not (said.may_have_run and self.started.done()):
             again = said.may_have_run
@@ -348,6 +351,12 @@ class ContainerAttempt:
             return
         self._pidfd = fd
         asyncio.get_running_loop().add_reader(fd, self._first_ended)
+
+    async def _keep_cards(self) -> None:
+        """From before its payload runs until its first process has ended, its cards are locked, daemon or no daemon."""
+        if not self._cards_kept and self._pidfd is not None:
+            await self._around.keep_cards(self._pidfd, self.record.said.gpus)
+            self._cards_kept = True
 
     def _first_ended(self) -> None:
         """Its first process is gone: the engine will say so in a moment."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import Code
-from runnersd.machine import LaunchFailed, Row
+from runnersd.machine import Cards, LaunchFailed, Row
 from runnersd.machine.docker import body, events, kernel
 from runnersd.machine.docker.attempt import RECONCILE, ContainerAttempt
 from runnersd.machine.docker.connection import Connection
@@ -42,6 +42,7 @@ class DockerLauncher:
     """Runs attempts as containers (:class:`runnersd.machine.Launcher`).
 
     ``state`` is the daemon's state directory, ``socket`` the engine's socket, ``gated`` whether payloads wait at gates.
+    ``cards`` lends the locks of cards, which are kept while a container of theirs lives.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class DockerLauncher:
         boot: str,
         gated: bool,
         private: Sequence[str] = (),
+        cards: Cards | None = None,
     ) -> None:
         self.changed: Callable[[], None] = _nothing
         self.row: Callable[[RunName], Awaitable[Row]] = _unknown
@@ -60,7 +62,14 @@ class DockerLauncher:
         self._database = database
         self._connection = Connection(socket)
         self._around = Surroundings(
-            self._connection, Path(state), database, boot=boot, gated=gated, private=private, owned=self._own
+            self._connection,
+            Path(state),
+            database,
+            boot=boot,
+            gated=gated,
+            private=private,
+            owned=self._own,
+            cards=cards,
         )
         self._staging = Staging(self._around)
         self._around.take = self._staging.take
@@ -203,6 +212,7 @@ class DockerLauncher:
         await self._staging.close()
         await self._images.close()
         await self._connection.close()
+        self._around.close()
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
@@ -215,6 +225,7 @@ class DockerLauncher:
         first: dict[str, Any] = {"run": str(run), "boot": self._around.boot}
         if launch is not None and launch.container is not None:
             first |= {"spec": launch.container.image.id, "grace": launch.grace, "log_max": launch.log_max}
+            first["gpus"] = list(launch.gpus)
         return RecordFile.make(path, **first)
 
     def _begin(self, launch: Launch) -> ContainerAttempt:

@@ -2,7 +2,7 @@
 
 A file of JSON lines beside the attempt's logs, as host jobs have one:
 
-    {"run", "boot", "spec", "grace", "log_max"}  made with O_EXCL: the name is taken, before anything is asked for
+    {"run", "boot", "spec", "gpus", "grace", ...}         made with O_EXCL: the name is taken, before anything is asked
     {"container": id, "gated": bool, "gate"}     the engine has made it
     {"starting": [pid, start] | null, "asked"}   its start is about to be asked for, of this engine process
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
@@ -31,6 +31,7 @@ class Record:
 
     boot: str | None = None
     spec: str | None = None
+    gpus: tuple[str, ...] = ()
     grace: float = 10.0
     log_max: int = 1 << 30
     container: str | None = None

@@ -8,12 +8,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnersd.machine import Cards
 from runnersd.machine.docker import shells
 from runnersd.machine.docker.body import Entry
 from runnersd.machine.docker.connection import Connection, Engine
 from runnersd.machine.docker.gate import Gate
 from runnersd.machine.docker.instance import finds_hook
 from runnersd.machine.docker.interior import Interiors
+from runnersd.machine.docker.keeper import Keeper
 from runnersd.model import EngineState, Image, Launch
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class Surroundings:
         gated: bool,
         private: Sequence[str],
         owned: Callable[[str, Any], None],
+        cards: Cards | None = None,
     ) -> None:
         self.connection = connection
         self.gates = state / "gates"
@@ -47,10 +50,25 @@ class Surroundings:
         self._private = tuple(private)
         self.state = EngineState("it was not reached yet", seen=os.path.exists(connection.socket))
         self.owns = owned
+        self._cards = cards
+        self._keeper = Keeper()
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
         self.interiors = Interiors(connection, database)
         self.shell = shells.prepared(state) if gated else None
         self._kept: set[asyncio.Task[Any]] = set()
+
+    async def keep_cards(self, process: int, gpus: Sequence[str]) -> None:
+        """Have the locks of these cards kept until the process (a pidfd) has ended.
+
+        Raises:
+            OSError: nobody can be had who does.
+        """
+        if gpus and self._cards is not None:
+            await self._keeper.hold(process, self._cards.descriptors(gpus))
+
+    def close(self) -> None:
+        """Let go of what keeps the cards; it goes on while it has to."""
+        self._keeper.close()
 
     @property
     def runc(self) -> bool:
