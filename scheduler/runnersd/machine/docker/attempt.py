@@ -445,7 +445,6 @@ class ContainerAttempt:
             booted_at=self._around.booted_at,
             same_engine=same_engine,
             answered_at=self._connection.answered.get(said.instance) if said.instance is not None else None,
-            stopped=self.stopping.asked,
         )
         if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:
             self.record.add(lost=end.failure.text)

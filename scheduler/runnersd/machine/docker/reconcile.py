@@ -75,10 +75,8 @@ def step(known: Known, look: Look) -> Step:
         return Step.KILL
     if look.status == "absent":
         return Step.LOST if known.may_have_run else Step.CREATE
-    if not known.starting:
-        return Step.START
     if not known.may_have_run:
-        return Step.START  # a gate that is shut makes a second start harmless
+        return Step.START  # it was not asked for yet; or its gate is shut, which makes a second start harmless
     if known.began or not look.same_engine:
         return Step.LOST  # it may have run and ended while the engine was dead
     return Step.WAIT  # its start was not answered, and may still happen

@@ -60,13 +60,12 @@ def outcome(
     booted_at: float,
     same_engine: bool,
     answered_at: float | None,
-    stopped: bool,
 ) -> Outcome:
     """How a container that has ended did so. ``said`` is the attempt's record.
 
     ``boot`` and ``booted_at`` are this boot of the machine's. ``same_engine`` is whether the engine that
     started it was still there after this was ``seen``, ``answered_at`` when (Unix seconds) that one last let somebody
-    in, as far as is known. ``stopped`` is whether its end was asked for by us.
+    in, as far as is known.
     """
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
@@ -79,13 +78,13 @@ def outcome(
             None, started_at=began, finished_at=finished,
             failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"),
         )  # fmt: skip
-    if not stopped and _died_with_engine(said, same_engine, finished, answered_at):
+    if not said.told and _died_with_engine(said, same_engine, finished, answered_at):
         return _lost(began, "the container engine was stopped or died, and its containers with it")
-    if not stopped and code == _SHIM_LOST and state.get("Error"):
+    if not said.told and code == _SHIM_LOST and state.get("Error"):
         return _lost(began, f"the engine lost sight of it: {one_line(str(state['Error']))}")
     signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
     failure = None
-    if code != 0 and state.get("OOMKilled") and not stopped:
+    if code != 0 and state.get("OOMKilled") and not said.told:
         limit = int((seen.get("HostConfig") or {}).get("Memory") or 0)
         text = f"it ran out of memory: its limit is {format_size(limit)}" if limit else "the machine ran out of memory"
         failure = Reason(Code.OUT_OF_MEMORY, text)
