@@ -14,7 +14,7 @@ from fake_nvml.driver import Fault, Process
 from harness import oracle
 from harness.daemon import Daemon, eventually
 
-QUICK = {"gpus": {"poll": 0.05, "timeout": 0.3}}
+QUICK = {"gpus": {"poll": 0.05, "timeout": 2}}
 
 
 def test_jobs_survive_sigterm_and_keep_their_exit_codes(tmp_path: Path) -> None:
