@@ -41,18 +41,18 @@ class Queue:
         self._pipelines = 0
 
     def add(self, *specs: JobSpec, num_jobs: int = 10, barriers: Sequence[Barrier] = (), items: Iterable[str] = (),
-            user: Submitter = ANN, after: Sequence[int] = ()) -> list[int]:  # fmt: skip
-        """Queue a pipeline; returns its jobs' ids."""
+            user: Submitter = ANN, after: Sequence[int] = (), at: float = 0.0) -> list[int]:  # fmt: skip
+        """Queue a pipeline, submitted ``at`` (Unix seconds); returns its jobs' ids."""
         self._pipelines += 1
         derived = [Barrier(n, n) for n, one in enumerate(specs) if one.blocking]
         pipeline = Pipeline(
-            self._pipelines, f"pipeline{self._pipelines}", user, "/work", 0o022, num_jobs, 0.0, len(specs),
+            self._pipelines, f"pipeline{self._pipelines}", user, "/work", 0o022, num_jobs, at, len(specs),
             (*derived, *barriers), tuple(items), tuple(after),
         )  # fmt: skip
         jobs = []
         for position, one in enumerate(specs):
             self._jobs += 1
-            jobs.append(Job(self._jobs, pipeline, position, one, not_before=one.begin))
+            jobs.append(Job(self._jobs, pipeline, position, one, submitted_at=at, not_before=one.begin))
         settled = [
             self.snapshot.jobs[id] for id in after if id in self.snapshot.jobs and self.snapshot.jobs[id].settled
         ]

@@ -77,6 +77,61 @@ def test_no_driver_is_named_where_there_are_no_cards() -> None:
         admitted(spec(num_gpus=1), inventory=Inventory(problem="no NVIDIA driver"))
 
 
+WITH_ENGINE = replace(LIMITS, engine=EngineState(cards="nvidia", seen=True))
+
+
+@pytest.mark.parametrize(
+    ("named", "environment", "configured", "found"),
+    [
+        ("own", {"DOCKER_IMAGE_NAME": "mine"}, "ours", "own"),
+        (None, {"DOCKER_IMAGE_NAME": "mine"}, "ours", "mine"),
+        (None, {"DOCKER_IMAGE_NAME": ""}, "ours", "ours"),
+        (None, {}, "ours", "ours"),
+    ],
+)
+def test_an_image_is_the_jobs_else_its_submitters_else_the_daemons(
+    named: str | None, environment: dict[str, str], configured: str, found: str
+) -> None:
+    asked = Submission(PipelineSpec("p", (spec("c", run_in="container", image=named), spec("h"))), "/work", environment)
+    (made,) = admit([asked], cards(2), replace(WITH_ENGINE, image=configured), queued=0, operator=False)
+    assert [job.image for job in made.pipeline.jobs] == [found, None]
+
+
+@pytest.mark.parametrize(
+    ("keys", "limits", "path", "words"),
+    [
+        ({}, WITH_ENGINE, "image", "DOCKER_IMAGE_NAME"),
+        ({"image": "i"}, replace(WITH_ENGINE, engine=EngineState()), "run_in", "install docker.io"),
+        ({"image": "i"}, replace(WITH_ENGINE, root_refused=True), "run_in", "containers.allow_root"),
+        ({"image": "i", "num_gpus": 1}, replace(WITH_ENGINE, engine=EngineState(no_cards="install it", seen=True)),
+         "num_gpus", "install it"),
+        ({"image": "i", "mounts": ("/data:/in",)}, WITH_ENGINE, "mounts", "this daemon allows nothing"),
+        ({"image": "i", "mounts": ("/data/../etc:/in",)}, replace(WITH_ENGINE, allowed_mounts=("/data",)),
+         "mounts", "cannot mount /etc"),
+        ({"image": "i", "mounts": ("/database:/in",)}, replace(WITH_ENGINE, allowed_mounts=("/data",)),
+         "mounts", "this daemon allows /data"),
+    ],
+)  # fmt: skip
+def test_a_container_that_could_never_run_is_refused(
+    keys: dict[str, Any], limits: Limits, path: str, words: str
+) -> None:
+    with pytest.raises(InvalidPipeline) as refused:
+        admitted(spec(run_in="container", **keys), limits=limits)
+    (problem,) = refused.value.problems
+    assert (problem.path, words in problem.message) == (f"jobs[0].{path}", True), problem
+
+
+def test_a_mount_below_what_is_allowed_is_taken() -> None:
+    wanted = spec(run_in="container", image="i", mounts=("/data:/in", "/data/deep/er:/out:ro"))
+    assert admitted(wanted, limits=replace(WITH_ENGINE, allowed_mounts=("/srv", "/data")))
+
+
+def test_an_engine_that_is_away_now_refuses_nothing() -> None:
+    """Whether it passes cards on is not known then: the job waits, and is told."""
+    away = replace(WITH_ENGINE, engine=EngineState("it was not reached yet", seen=True))
+    assert admitted(spec(run_in="container", image="i", num_gpus=1), limits=away)
+
+
 def test_ports_need_a_network() -> None:
     wanted = spec(run_in="container", image="i", ports=("8888:8888",))
     limits = Limits(8.0, 64 * GIB, engine=EngineState(seen=True))
