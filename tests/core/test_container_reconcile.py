@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from runnersd.machine.docker.reconcile import GHOST_LOOKS, Known, Look, Status, Step, step
+from runnersd.machine.docker.reconcile import GHOST_LOOKS, LATE_START, Known, Look, Status, Step, step
 
 NEW = Known()
 MADE = Known(created=True)
@@ -17,9 +17,9 @@ STARTED = Known(created=True, starting=True, may_have_run=True)
 RAN = Known(created=True, starting=True, may_have_run=True, began=True)
 
 EVERY_LOOK = [
-    Look(status, processes, same, ghostly)
-    for status, processes, same, ghostly in itertools.product(
-        get_args(Status), (False, True), (False, True), range(GHOST_LOOKS + 1)
+    Look(status, processes, same, ghostly, waited)
+    for status, processes, same, ghostly, waited in itertools.product(
+        get_args(Status), (False, True), (False, True), range(GHOST_LOOKS + 1), (0.0, 1e6)
     )
 ]
 EVERY_KNOWN = [Known(*facts) for facts in itertools.product((False, True), repeat=4)]
@@ -41,6 +41,10 @@ EVERY_KNOWN = [Known(*facts) for facts in itertools.product((False, True), repea
         (GATED, Look("created", False, same_engine=False), Step.START),
         (GATED, Look("created", True), Step.KILL),
         (STARTED, Look("created", False), Step.WAIT),
+        (STARTED, Look("created", False, created_for=LATE_START - 1), Step.WAIT),
+        (STARTED, Look("created", False, created_for=LATE_START), Step.REMOVE),
+        (STARTED, Look("created", False, same_engine=False, created_for=LATE_START), Step.LOST),
+        (GATED, Look("created", False, created_for=LATE_START), Step.START),
         (STARTED, Look("created", False, same_engine=False), Step.LOST),
         (STARTED, Look("created", True), Step.KILL),
         (RAN, Look("created", False), Step.LOST),
@@ -76,7 +80,7 @@ def test_what_no_row_does(known: Known) -> None:
         then = step(known, look)
         if then in (Step.CREATE, Step.START):
             assert not known.may_have_run, f"{look}: it would run a second time"
-        if then in (Step.CREATE, Step.START, Step.FINISH, Step.LOST):
+        if then in (Step.CREATE, Step.START, Step.FINISH, Step.LOST, Step.REMOVE):
             assert not look.processes, f"{look}: its cards would come back, or it would be started, while it lives"
         if look.status == "unreachable":
             assert then is Step.WAIT, f"{look}: an engine that is away is no news"

@@ -112,6 +112,24 @@ def test_255_of_a_lost_shim_is_lost_and_one_of_the_payload_is_not() -> None:
     assert ended(inspected(255)).exit_code == 255
 
 
+def test_255_of_what_ended_while_the_engine_was_away_is_lost() -> None:
+    restored = replace(RECORD, live_restore=True)
+    assert why(ended(inspected(255), restored, same_engine=False)) is Code.CONTAINER_LOST
+    assert ended(inspected(255), restored).exit_code == 255
+
+
+def test_a_removal_by_hand_is_told_from_a_kill() -> None:
+    assert why(ended(inspected(137, Status="removing"))) is Code.CONTAINER_LOST
+    assert ended(inspected(137, Status="removing"), replace(RECORD, told=True)).exit_code == 137
+    assert ended(inspected(3, Status="removing")).exit_code == 3, "it had ended by itself, and is removed since"
+
+
+def test_a_container_that_was_killed_with_its_shim_is_lost() -> None:
+    assert why(ended(inspected(137), orphaned=True)) is Code.CONTAINER_LOST
+    assert ended(inspected(137), replace(RECORD, told=True), orphaned=True).exit_code == 137
+    assert ended(inspected(3), orphaned=True).exit_code == 3
+
+
 def test_a_second_start_by_somebody_else_is_not_its_end() -> None:
     outcome = ended(inspected(0, StartedAt="2026-01-31T12:00:30Z"))
     assert (why(outcome), outcome.exit_code) == (Code.CONTAINER_LOST, None)
@@ -203,4 +221,8 @@ class TestRecord:
         assert (said.starting, said.instance, said.opened, said.unread) == (True, (7, 70), True, True)
         said.take({"starting": None})
         assert said.instance is None
+        said.take({"engine": [8, 80], "live_restore": True})
+        assert (said.starting, said.instance, said.live_restore) == (True, (8, 80), True)
+        said.take({"unasked": True})
+        assert (said.starting, said.instance) == (False, None)
         assert "from the future" not in {one.name for one in fields(said)}

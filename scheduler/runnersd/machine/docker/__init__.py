@@ -23,10 +23,12 @@
     result      a container's end as an attempt's outcome. Pure
     instance    which engine process answers
     surroundings   what all attempts on an engine share
+    force       signals, by the engine or past it
     watch       its first process and the shim above it
     kernel      which processes are a container's, whatever the engine says
     frames      the engine's log stream taken apart. Pure
     logs        a container's output on its way into the attempt's logs
+    output      when that begins, and when all has come
     connection  calls to the engine, each with a deadline, in one small vocabulary of errors
 
 The engine is never the only witness. An attempt is over when the engine *and* the kernel say so, and what a call that

@@ -10,29 +10,32 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from runners.api import Code
 from runnersd.machine import LaunchFailed
 from runnersd.machine.docker import body, kernel, result
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import Conflict, EngineError, NotFound, Refused, Unavailable, UnknownOutcome
+from runnersd.machine.docker.force import Force
 from runnersd.machine.docker.gate import INSIDE, Gate
-from runnersd.machine.docker.logs import LogCopy
 from runnersd.machine.docker.making import Making
+from runnersd.machine.docker.output import Output
 from runnersd.machine.docker.reconcile import Known, Look, Step, step
 from runnersd.machine.docker.record import RecordFile
 from runnersd.machine.docker.surroundings import Surroundings
-from runnersd.machine.host.processes import Process, send
+from runnersd.machine.docker.watch import Watch
+from runnersd.machine.host.processes import Process
 from runnersd.model import Launch, Outcome, Reason, RunName
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: Seconds between looks at a container that is expected to change: the first, the longest.
 _SOON = (0.05, 2.0)
@@ -42,8 +45,6 @@ RECONCILE = 15.0
 _GHOST_EVERY = 5.0
 #: Seconds in which who still waits at a gate hears the word: who does not has passed before.
 _PASSED = 2.0
-#: Seconds for the last output to arrive once a container has ended.
-_LAST_WORDS = 10.0
 #: Ends of attempts of which nothing ran.
 _NEVER_RAN = frozenset({Code.LAUNCH_FAILED, Code.CANCELLED_BY})
 
@@ -52,10 +53,15 @@ _NEVER_RAN = frozenset({Code.LAUNCH_FAILED, Code.CANCELLED_BY})
 class _Stop:
     """How far the end that was asked for has come. Times are the loop's."""
 
-    asked: bool = False
+    event: asyncio.Event = field(default_factory=asyncio.Event)
     at_once: bool = False
     told: bool = False
     kill_at: float = 0.0
+
+    @property
+    def asked(self) -> bool:
+        """Whether it was."""
+        return self.event.is_set()
 
 
 class ContainerAttempt:
@@ -69,18 +75,18 @@ class ContainerAttempt:
         self.started: asyncio.Future[float | LaunchFailed] = loop.create_future()
         self.over: asyncio.Future[Outcome] = loop.create_future()
         self.stopping = _Stop()
-        self._base = base
         self._around = around
         self.gate = Gate(Path(record.said.gate) if record.said.gate else around.gates / str(run))
+        self._force = Force(around.connection, record)
+        self._output = Output(around.connection, record, base)
         self._making = Making(run, launch, around, self.gate) if launch is not None else None
         self._woken = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._pidfd: int | None = None
+        self._watched: Watch | None = None
         self._cards_kept = False
         self._first_is_gone = False  #: its first process, and so everything in its pid namespace
-        self._logs: LogCopy | None = None
-        self._copying: asyncio.Task[None] | None = None
+        self._orphaned = False  #: the shim that held it ended before it did
         self._ghostly, self._ghost_seen = 0, 0.0
+        self._doubted: float | None = None
         self._pause = _SOON[0]
 
     # -- what the launcher does with it --------------------------------------------------------------------------------
@@ -88,7 +94,7 @@ class ContainerAttempt:
     @property
     def pid(self) -> int | None:
         """Its first process, above all others, while that runs."""
-        return self.record.said.pid if self._pidfd is not None else None
+        return self.record.said.pid if self._watched is not None else None
 
     @property
     def container(self) -> str | None:
@@ -102,27 +108,20 @@ class ContainerAttempt:
     def died(self) -> None:
         """The engine says that its container has died: have it look now, and its last output fetched meanwhile."""
         if self._first_is_gone:
-            self._ended.set()
+            self._output.ended.set()
         self.wake()
 
     def stop(self, *, at_once: bool) -> None:
         """It has to end."""
-        self.stopping.asked = True
+        self.stopping.event.set()
         if at_once and not self.stopping.at_once:
             self.stopping.at_once, self.stopping.kill_at = True, 0.0
         self.wake()
 
     async def signal(self, number: int) -> None:
-        """Pass a signal on, by the engine, or past it when it does not answer."""
-        container = self.container
-        if container is None or self.over.done():
-            return
-        try:
-            await self._connection.kill(container, number)
-        except (Conflict, NotFound):
-            return  # it does not run
-        except EngineError:
-            self._signal_first(number)
+        """Pass a signal on."""
+        if not self.over.done():
+            await self._force.signal(number)
 
     async def see_through(self, *, fresh: bool) -> None:
         """Until it is over. ``fresh``: nothing was asked of the engine for it yet."""
@@ -133,8 +132,7 @@ class ContainerAttempt:
                 await (self._bury() if self.record.said.over else self._turn())
         finally:
             self._unwatch()
-            if self._copying is not None and not self._copying.done():
-                self._copying.cancel()
+            self._output.close()
 
     # -- looking and deciding ------------------------------------------------------------------------------------------
 
@@ -188,14 +186,15 @@ class ContainerAttempt:
         alive: list[Process] = []
         if container is not None and not (self._first_is_gone and status == "ended"):
             alive = await asyncio.to_thread(kernel.alive, container)
-        ghostly = 0
+        ghostly, now = 0, asyncio.get_running_loop().time()
+        self._doubted = (self._doubted or now) if status == "created" and not alive else None
         if status == "running" and not alive:
-            now = asyncio.get_running_loop().time()
             if self._ghostly == 0 or now - self._ghost_seen >= _GHOST_EVERY:
                 ghostly, self._ghostly, self._ghost_seen = self._ghostly, self._ghostly + 1, now
         else:
             self._ghostly = 0
-        return Look(status, bool(alive), same, ghostly), seen  # type: ignore[arg-type]
+        doubted = now - self._doubted if self._doubted is not None else 0.0
+        return Look(status, bool(alive), same, ghostly, doubted), seen  # type: ignore[arg-type]
 
     async def _do(self, what: Step, look: Look, seen: dict[str, Any] | None) -> None:
         match what:
@@ -217,6 +216,9 @@ class ContainerAttempt:
                 killed = await asyncio.to_thread(kernel.kill, self.container or "-")
                 log.warning("job %d: ended %d processes that the engine has forgotten", self.run.job, len(killed))
                 await self._wait(self._slower())
+            case Step.REMOVE:
+                await self._connection.remove(str(self.container))
+                await self._lose("its start was not answered, and had not happened when its container was removed")
             case Step.WAIT:
                 await self._wait(self._slower())
 
@@ -231,10 +233,13 @@ class ContainerAttempt:
         """Take over a container that was made early for exactly this launch: all that is left is to open its gate."""
         assert self.launch is not None
         staged = await self._around.take(self.launch)
-        if staged is None or self.stopping.asked:
+        if staged is None:
             return False
         self.gate, engine, now = staged.gate, staged.engine, time.time()
         self._around.owns(staged.container, self)
+        if self.stopping.asked:
+            self.record.add(container=staged.container, gated=True, gate=str(staged.gate.folder))
+            return True
         self.record.add(
             durable=True, container=staged.container, gated=True, gate=str(staged.gate.folder),
             starting=list(engine.instance) if engine is not None and engine.instance is not None else None, asked=now,
@@ -245,14 +250,13 @@ class ContainerAttempt:
         await self._keep_cards()
         if await self._open_gate(again=False):
             self.started.set_result(now)
-        self._copy_output()
+        self._output.copy()
         return True
 
     async def _create(self) -> None:
         assert self._making is not None
-        container, gated = await self._making.create()
+        container, gated = await self._unless_stopped(self._making.create(), "make its container")
         self._has(container, gated)
-        await self._making.verify(container)
 
     def _has(self, container: str, gated: bool) -> None:
         self.record.add(container=container, gated=gated)
@@ -266,14 +270,20 @@ class ContainerAttempt:
 
     async def _start(self) -> None:
         container, engine = self.container, self._connection.engine
-        if container is None or self.stopping.asked:
+        if container is None or self._making is None or self.stopping.asked:
             return
+        if not await self._making.verify(container):
+            await self._connection.remove(container)
+            return  # the next look finds none
         instance = list(engine.instance) if engine is not None and engine.instance is not None else None
         gated = self.record.said.gated
         self.record.add(durable=not gated, starting=instance, asked=time.time(),
                         live_restore=engine is not None and engine.live_restore)  # fmt: skip
         try:
-            await self._connection.start(container)
+            await self._unless_stopped(self._connection.start(container), "start its container")
+        except Unavailable:
+            self.record.add(unasked=True)
+            raise
         except (Refused, NotFound, Conflict) as error:
             seen = await self._connection.inspect(container)
             if result.status(seen) == "created" and not await asyncio.to_thread(kernel.alive, container):
@@ -281,6 +291,24 @@ class ContainerAttempt:
             await self._see(seen)
             return
         await self._see(await self._connection.inspect(container))
+
+    async def _unless_stopped(self, call: Coroutine[Any, Any, T], what: str) -> T:
+        """Wait for a call's answer, but not longer than until the end is asked for.
+
+        Raises:
+            UnknownOutcome: that came first.
+        """
+        task = asyncio.get_running_loop().create_task(call)
+        stopped = asyncio.get_running_loop().create_task(self.stopping.event.wait())
+        try:
+            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise UnknownOutcome(f"cannot wait any longer to {what}: it has to end")
+        finally:
+            for one in (task, stopped):
+                one.cancel()
+            await asyncio.gather(task, stopped, return_exceptions=True)
 
     async def _see(self, seen: dict[str, Any]) -> None:
         if result.status(seen) == "running":
@@ -303,11 +331,14 @@ class ContainerAttempt:
         if said.pid != pid or said.began is None:
             at = time.time() if said.gated else result.started_at(seen)  # without a gate it has been running since
             self.record.add(began=began, at=at, pid=pid, start=start)
+        engine = self._connection.engine
+        if said.live_restore and engine is not None and engine.instance not in (None, said.instance):
+            self.record.add(engine=list(engine.instance), live_restore=engine.live_restore)
         if not said.opened and not (said.gated is False and self.started.done()):
             await self._check(pid)
         self._watch(pid)
         await self._keep_cards()
-        self._copy_output()
+        self._output.copy()
         if said.gated and not self.stopping.asked and not (said.may_have_run and self.started.done()):
             again = said.may_have_run
             if not again:
@@ -319,13 +350,13 @@ class ContainerAttempt:
         if not self.started.done():
             self.started.set_result(said.at or time.time())
         self._pause = _SOON[0]
-        await self._wait(RECONCILE if self._pidfd is not None else _SOON[1])
+        await self._wait(RECONCILE if self._watched is not None else _SOON[1])
 
     async def _open_gate(self, *, again: bool) -> bool:
         """Let the payload run; whether it may have. ``again``: an earlier daemon may have let it, and nobody wait."""
         now = asyncio.get_running_loop().time
         until = now() + _PASSED if again else math.inf
-        read = await self.gate.open(lambda: self._pidfd is not None and not self.stopping.asked and now() < until)
+        read = await self.gate.open(lambda: self._watched is not None and not self.stopping.asked and now() < until)
         if not read and not again:
             self.record.add(unread=True)
         return read or again
@@ -334,48 +365,39 @@ class ContainerAttempt:
         """Compare what the container has with what it was to have; of a gated one before its payload runs."""
         wrong = await self._making.difference(pid) if self._making is not None else None
         if wrong:
-            await self._end_by_force()
+            await self._force.end()
             raise LaunchFailed(f"its container is not what was asked for: {wrong}")
 
     def _watch(self, pid: int) -> None:
-        if self._pidfd is not None:
-            return
-        try:
-            fd = os.pidfd_open(pid)
-        except ProcessLookupError:
-            self.wake()
-            return
-        if kernel.process_started(pid) != self.record.said.start:
-            os.close(fd)
-            self.wake()
-            return
-        self._pidfd = fd
-        asyncio.get_running_loop().add_reader(fd, self._first_ended)
+        if self._watched is None:
+            try:
+                self._watched = Watch(pid, self.record.said.start, self._first_ended)
+            except ProcessLookupError:
+                self.wake()
+                return
+            self._cards_kept = False
+            if self._first_is_gone:  # that was another one, which came no further than its gate
+                self._first_is_gone = False
+                self._output.go_on()
 
     async def _keep_cards(self) -> None:
         """From before its payload runs until its first process has ended, its cards are locked, daemon or no daemon."""
-        if not self._cards_kept and self._pidfd is not None:
-            await self._around.keep_cards(self._pidfd, self.record.said.gpus)
+        if not self._cards_kept and self._watched is not None:
+            await self._around.keep_cards(self._watched.file, self.record.said.gpus)
             self._cards_kept = True
 
     def _first_ended(self) -> None:
-        """Its first process is gone: the engine will say so in a moment."""
+        """Its first process is gone, or the shim above it: the engine will say so in a moment."""
+        orphaned = self._watched is not None and self._watched.orphaned
+        self._orphaned, self._first_is_gone = self._orphaned or orphaned, not orphaned
         self._unwatch()
-        self._first_is_gone = True
         self._pause = _SOON[0]
         asyncio.get_running_loop().call_later(0.25, self.wake)
 
     def _unwatch(self) -> None:
-        if self._pidfd is not None:
-            asyncio.get_running_loop().remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
-
-    def _copy_output(self) -> None:
-        if self._copying is None and self.container is not None:
-            out, err = f"{self._base}.out", f"{self._base}.err"
-            self._logs = LogCopy(self._connection, self.container, out, err, self.record.said.log_max)
-            self._copying = asyncio.get_running_loop().create_task(self._logs.follow(self._ended))
+        if self._watched is not None:
+            self._watched.close()
+            self._watched = None
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
@@ -383,59 +405,34 @@ class ContainerAttempt:
         """Go on with the end that was asked for. Whether that was all there is to do."""
         stop, said = self.stopping, self.record.said
         if not said.may_have_run and not self.started.done():
-            await self._end_by_force()
+            await self._force.end()
             text = "It was stopped before it was started."
             self.record.add(stopped=text)
-            await self._settle(Outcome(None, failure=Reason(Code.CANCELLED_BY, text)))
+            self._settle(Outcome(None, failure=Reason(Code.CANCELLED_BY, text)))
             return True
         now = asyncio.get_running_loop().time()
         if not stop.told:
             stop.told = True
             if not said.told and said.pid is not None and kernel.process_started(said.pid) == said.start:
                 self.record.add(told=True)
-            stop.kill_at = now if stop.at_once else now + self.record.said.grace
             if not stop.at_once:
-                await self.signal(signal.SIGTERM)
+                await self._force.signal(signal.SIGTERM)
+                now = asyncio.get_running_loop().time()
+            stop.kill_at = now if stop.at_once else now + self.record.said.grace
         if now >= stop.kill_at:
             stop.kill_at = now + 1.0
-            await self._kill()
+            await self._force.kill()
         return False
-
-    async def _kill(self) -> None:
-        """SIGKILL, by the engine; past it when it denies that there is anything to kill, or says nothing."""
-        container = self.container
-        if container is None:
-            return
-        try:
-            async with asyncio.timeout(5.0):
-                await self._connection.kill(container, signal.SIGKILL)
-        except (EngineError, TimeoutError):
-            await asyncio.to_thread(kernel.kill, container)
-
-    def _signal_first(self, number: int) -> None:
-        said = self.record.said
-        if said.pid is not None and said.start is not None:
-            send(Process(said.pid, "?", 0, 0, 0, said.start), number)
-
-    async def _end_by_force(self) -> None:
-        """Nothing of the container's is alive when this returns, or the engine and the kernel both cannot end it."""
-        container = self.container
-        if container is None:
-            return
-        with contextlib.suppress(EngineError):
-            await self._connection.kill(container, signal.SIGKILL)
-        await kernel.end(container)
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
     async def _finish(self, seen: dict[str, Any], *, same_engine: bool) -> None:
         self._unwatch()
         said = self.record.said
-        self._ended.set()
-        copied = await self._all_copied()
+        copied = await self._output.whole()
         if said.gated and not said.may_have_run:
-            raise LaunchFailed(result.gate_failure(seen, self._last_error()))
-        never = None if said.gated else result.exec_failure(seen, self._last_error())
+            raise LaunchFailed(result.gate_failure(seen, self._output.last_error))
+        never = None if said.gated else result.exec_failure(seen, self._output.last_error)
         if never is not None:
             raise LaunchFailed(never)
         end = result.outcome(
@@ -445,31 +442,11 @@ class ContainerAttempt:
             booted_at=self._around.booted_at,
             same_engine=same_engine,
             answered_at=self._connection.answered.get(said.instance) if said.instance is not None else None,
+            orphaned=self._orphaned,
         )
         if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:
             self.record.add(lost=end.failure.text)
-        await self._settle(replace(end, truncated=end.truncated or not copied or self._truncated))
-
-    async def _all_copied(self) -> bool:
-        if self.record.said.starting:
-            self._copy_output()  # it may have run and ended while nobody watched
-        if self._copying is None:
-            return True
-        done, _ = await asyncio.wait([self._copying], timeout=_LAST_WORDS)
-        if not done:
-            log.warning("job %d: its last output did not arrive in %g s", self.run.job, _LAST_WORDS)
-        return bool(done)
-
-    @property
-    def _truncated(self) -> bool:
-        return self._logs is not None and self._logs.truncated
-
-    def _last_error(self) -> str:
-        """The last line that the gate wrote before it gave up."""
-        with contextlib.suppress(OSError):
-            lines = Path(f"{self._base}.err").read_text(errors="replace").strip().splitlines()
-            return lines[-1][:500] if lines else ""
-        return ""
+        self._settle(replace(end, truncated=end.truncated or not copied or self._output.truncated))
 
     def _why_lost(self, seen: dict[str, Any] | None) -> str:
         if seen is None:
@@ -479,15 +456,14 @@ class ContainerAttempt:
         return "the engine died while it was started; how it ended is not known"
 
     async def _lose(self, why: str) -> None:
-        await self._end_by_force()
-        self._ended.set()
-        await self._all_copied()
+        await self._force.end()
+        await self._output.whole()
         self.record.add(lost=why)
-        await self._settle(Outcome(None, started_at=self.record.said.at, failure=Reason(Code.CONTAINER_LOST, why)))
+        self._settle(Outcome(None, started_at=self.record.said.at, failure=Reason(Code.CONTAINER_LOST, why)))
 
     async def _bury(self) -> None:
         """Its record says that it is over: say so again, and that nothing of it lives."""
-        await self._end_by_force()
+        await self._force.end()
         said = self.record.said
         if said.lost is not None:
             end = Outcome(None, started_at=said.at, failure=Reason(Code.CONTAINER_LOST, said.lost))
@@ -495,15 +471,15 @@ class ContainerAttempt:
             end = Outcome(None, failure=Reason(Code.LAUNCH_FAILED, said.failed))
         else:
             end = Outcome(None, failure=Reason(Code.CANCELLED_BY, said.stopped or "It was stopped."))
-        await self._settle(end)
+        self._settle(end)
 
     async def _never(self, why: str) -> None:
         """Nothing of it ran, and nothing will."""
-        await self._end_by_force()
+        await self._force.end()
         self.record.add(failed=why)
-        await self._settle(Outcome(None, failure=Reason(Code.LAUNCH_FAILED, why)))
+        self._settle(Outcome(None, failure=Reason(Code.LAUNCH_FAILED, why)))
 
-    async def _settle(self, outcome: Outcome) -> None:
+    def _settle(self, outcome: Outcome) -> None:
         self._unwatch()
         if not self.started.done():
             failure = outcome.failure

@@ -130,7 +130,10 @@ class Connection:
     async def inspect(self, container: str) -> dict[str, Any]:
         """Everything the engine says of a container, by id or name."""
         async with _calling(f"look at {container[:64]}", LOOK):
-            return await self._client.containers.container(container).show()
+            seen = await self._client.containers.container(container).show()
+            if not isinstance(seen, dict) or "Id" not in seen or not isinstance(seen.get("State"), dict):
+                raise ValueError("it described no container")
+            return seen
 
     async def kill(self, container: str, signal: int) -> None:
         """Send it a signal."""

@@ -8,6 +8,8 @@ import socket
 import struct
 from pathlib import Path
 
+from runnersd.machine.docker import kernel
+
 #: An engine process: its pid and its start time, in clock ticks after boot.
 Instance = tuple[int, int]
 
@@ -38,9 +40,9 @@ async def who_answers(path: str) -> Instance | None:
 
 
 def _engine_of(pid: int) -> Instance | None:
-    if pid and _name(pid) not in ("systemd", "init", ""):
+    if pid and kernel.name(pid) not in ("systemd", "init", ""):
         return _started(pid)
-    engines = [int(name) for name in os.listdir("/proc") if name.isdigit() and _name(int(name)) in _NAMES]
+    engines = [int(name) for name in os.listdir("/proc") if name.isdigit() and kernel.name(int(name)) in _NAMES]
     return _started(engines[0]) if len(engines) == 1 else None
 
 
@@ -55,13 +57,6 @@ def finds_hook(instance: Instance | None) -> bool:
         except OSError:
             path = _PATHS  # another user's process: where it usually is
     return any(os.access(f"{directory}/{HOOK}", os.X_OK) for directory in path.split(":") if directory)
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _started(pid: int) -> Instance | None:

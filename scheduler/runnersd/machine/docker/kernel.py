@@ -102,6 +102,14 @@ def is_leaving(pid: int) -> bool:
     return process_started(pid) is None
 
 
+def name(pid: int) -> str:
+    """What the kernel calls a process, in at most 15 characters; empty when there is none."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def allowed_devices(pid: int) -> str | None:
     """The device rules of the process's cgroup, one a line, where the kernel shows them (cgroup v1); else None."""
     try:

@@ -33,6 +33,7 @@ class Making:
         self._places: Mapping[str, str] = {}  #: where in its image its mounts lie
         self._completed: Launch | None = None
         self._body: dict[str, Any] | None = None
+        self._verified: str | None = None
 
     async def create(self) -> tuple[str, bool]:
         """Have the engine make it: its id, and whether it waits at a gate.
@@ -51,17 +52,22 @@ class Making:
         except (Refused, NotFound) as error:
             raise LaunchFailed(str(error)) from error
 
-    async def verify(self, container: str) -> None:
-        """Compare what the engine says that it made with what it was asked for.
+    async def verify(self, container: str) -> bool:
+        """Compare what the engine says that it made with what it was asked for. False when that was another daemon's
+        making: then it can be thrown away, and made anew.
 
         Raises:
             LaunchFailed: they differ.
             EngineError: the engine did not answer.
         """
-        assert self._body is not None, "it was made before"
-        wrong = body.differences(self._body, await self._around.connection.inspect(container))
-        if wrong:
-            raise LaunchFailed(f"the engine made its container otherwise than asked: {'; '.join(wrong[:5])}")
+        if self._body is None:
+            return False
+        if self._verified != container:
+            wrong = body.differences(self._body, await self._around.connection.inspect(container))
+            if wrong:
+                raise LaunchFailed(f"the engine made its container otherwise than asked: {'; '.join(wrong[:5])}")
+            self._verified = container
+        return True
 
     async def difference(self, pid: int) -> str | None:
         """What the container whose first process is ``pid`` has otherwise than asked, in a sentence; None if nothing.
@@ -165,8 +171,12 @@ class Making:
         name = self._staged_as or body.name_of(self._run)
         try:
             return await connection.create(name, self._body)
-        except Conflict:
-            seen = await connection.inspect(name)
+        except (Conflict, Refused, NotFound) as error:
+            # Made by an earlier call that was not answered, or by this one, whatever was answered.
+            try:
+                seen = await connection.inspect(name)
+            except NotFound:
+                raise error from None
             if body.is_that(seen, self._run, self._body):
                 return str(seen["Id"])
             raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None

@@ -27,6 +27,7 @@ class Look:
     processes: bool
     same_engine: bool = True
     ghostly: int = 0  #: earlier looks in a row at which it was `running` without a process
+    created_for: float = 0.0  #: seconds for which it was seen `created` without a process
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +48,15 @@ class Step(Enum):
     ADOPT = "it runs: see it to its end"
     FINISH = "it has ended: read how"
     LOST = "it is gone, or was never rightly started: its end will not be known"
+    REMOVE = "have it removed, so that a start that was not answered can never happen: it is lost"
     KILL = "end its processes past the engine, then look again"
     WAIT = "nothing can be said now: look again later"
 
 
 #: Looks in a row at a container without processes after which it is a ghost.
 GHOST_LOOKS = 3
+#: Seconds after which a start that was not answered is waited for no longer.
+LATE_START = 30.0
 
 
 def step(known: Known, look: Look) -> Step:
@@ -79,4 +83,5 @@ def step(known: Known, look: Look) -> Step:
         return Step.START  # it was not asked for yet; or its gate is shut, which makes a second start harmless
     if known.began or not look.same_engine:
         return Step.LOST  # it may have run and ended while the engine was dead
-    return Step.WAIT  # its start was not answered, and may still happen
+    # Its start was not answered, and may still happen: another one could be the second.
+    return Step.REMOVE if look.created_for >= LATE_START else Step.WAIT

@@ -5,6 +5,8 @@ A file of JSON lines beside the attempt's logs, as host jobs have one:
     {"run", "boot", "spec", "gpus", "grace", ...}         made with O_EXCL: the name is taken, before anything is asked
     {"container": id, "gated": bool, "gate"}     the engine has made it
     {"starting": [pid, start] | null, "asked"}   its start is about to be asked for, of this engine process
+    {"unasked": true}                            the engine could not be reached: it was not asked
+    {"engine": [pid, start], "live_restore"}     another engine process has it since, and let it live on
     {"began", "at", "pid", "start", ...}         its first process runs; it may still wait at its gate
     {"opened": time}                             the gate is about to be opened: from here on the payload may run
     {"unread": true}                             it had ended before it passed the gate: the payload has not run
@@ -38,7 +40,7 @@ class Record:
     gated: bool = False
     gate: str | None = None  #: its folder, where that is not the attempt's own
     starting: bool = False
-    instance: tuple[int, int] | None = None  #: the engine process that was asked to start it
+    instance: tuple[int, int] | None = None  #: the engine process that was asked to start it, or has it since
     asked: float | None = None  #: when (Unix seconds)
     live_restore: bool = False
     began: str | None = None  #: the engine's own word for when
@@ -68,6 +70,10 @@ class Record:
             if name == "starting":
                 self.starting = True
                 self.instance = tuple(value) if value else None
+            elif name == "engine":
+                self.instance = tuple(value)
+            elif name == "unasked":
+                self.starting, self.instance = False, None
             elif name == "opened":
                 self.opened = True
             elif name in Record.__slots__:

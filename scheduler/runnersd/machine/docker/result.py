@@ -22,6 +22,8 @@ from runnersd.model import Outcome, Reason
 #: How an engine writes a time that has not been.
 _NEVER = "0001-"
 _KILLED = 137
+#: What an engine says of a container that it is removing; one that ran was killed for it.
+_GOING = ("removing", "dead")
 #: What an engine says of a container whose shim it has lost.
 _SHIM_LOST = 255
 
@@ -60,12 +62,13 @@ def outcome(
     booted_at: float,
     same_engine: bool,
     answered_at: float | None,
+    orphaned: bool = False,
 ) -> Outcome:
     """How a container that has ended did so. ``said`` is the attempt's record.
 
     ``boot`` and ``booted_at`` are this boot of the machine's. ``same_engine`` is whether the engine that
-    started it was still there after this was ``seen``, ``answered_at`` when (Unix seconds) that one last let somebody
-    in, as far as is known.
+    had it was still there after this was ``seen``, ``answered_at`` when (Unix seconds) that one last let somebody in,
+    as far as is known. ``orphaned`` is whether the shim that held it ended before it did.
     """
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
@@ -80,8 +83,13 @@ def outcome(
         )  # fmt: skip
     if not said.told and _died_with_engine(said, same_engine, finished, answered_at):
         return _lost(began, "the container engine was stopped or died, and its containers with it")
-    if not said.told and code == _SHIM_LOST and state.get("Error"):
-        return _lost(began, f"the engine lost sight of it: {one_line(str(state['Error']))}")
+    if not said.told and code == _KILLED and state.get("Status") in _GOING:
+        return _lost(began, "its container was removed by somebody else")
+    if not said.told and code == _KILLED and orphaned:
+        return _lost(began, "the shim that held it for the engine was killed, and it with it")
+    if not said.told and code == _SHIM_LOST and (state.get("Error") or not same_engine):
+        why = one_line(str(state.get("Error") or "it ended while the engine was away, which does not know how"))
+        return _lost(began, f"the engine lost sight of it: {why}")
     signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
     failure = None
     if code != 0 and state.get("OOMKilled") and not said.told:
