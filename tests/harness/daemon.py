@@ -18,6 +18,7 @@ from runners.client import Client
 from runners.errors import DaemonUnreachable
 
 ROOT = Path(__file__).parents[2]
+PERSONAL = Path(__file__).with_name("personal.py")
 
 #: Seconds that anything here waits before it calls a test failed; machines are noisy.
 PATIENCE = 60.0
@@ -37,7 +38,15 @@ def eventually(what: str, check: Callable[[], Any], patience: float = PATIENCE) 
 class Daemon:
     """`runnersd` as a user would start it, with its state, locks and socket in one folder."""
 
-    def __init__(self, folder: Path, *, config: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        personal: bool = False,
+    ):
+        """``personal`` is a user's own daemon, also where the tests are root's."""
         self.folder = folder
         self.state = folder / "state"
         # Socket paths are limited to 107 bytes, and a test's folder may be deep.
@@ -47,6 +56,7 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.python = sys.executable  #: what runs it
         self.uid: int | None = None  #: whom it runs as, where that is not us
+        self.program = [str(PERSONAL)] if personal else ["-m", "runnersd"]
         folder.mkdir(parents=True, exist_ok=True)
         self.configure(config or {})
         self.env = {
@@ -66,7 +76,7 @@ class Daemon:
         """Start it, and wait until it answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.python, "-m", "runnersd", "--config", self.config, "--state-dir", self.state,
+                [self.python, *self.program, "--config", self.config, "--state-dir", self.state,
                  "--socket", self.socket],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder,
                 user=self.uid, group=self.uid, extra_groups=None if self.uid is None else [],
