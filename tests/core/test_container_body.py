@@ -38,6 +38,7 @@ def as_inspected(asked: Mapping[str, Any]) -> dict[str, Any]:
         {"Type": "bind", "Source": one["Source"], "Destination": one["Target"], "RW": not one["ReadOnly"]}
         for one in host["Mounts"]
     ]
+    config["Healthcheck"] = {**config["Healthcheck"], "Interval": 10_000_000}  # an image's
     return {"Image": asked["Image"], "Config": config, "HostConfig": host, "Mounts": mounts, "AppArmorProfile": ""}
 
 

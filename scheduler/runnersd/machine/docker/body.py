@@ -37,9 +37,11 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "VolumeDriver": ("local",),
 }
 
+#: No command of an image's is run beside the job's.
+HEALTHCHECK = {"Test": ["NONE"]}
 #: Fields of Config that must come back as they were asked for; the others are the image's to say.
 CHECKED = (
-    "User", "Entrypoint", "Cmd", "WorkingDir", "Healthcheck", "StopSignal", "StopTimeout",
+    "User", "Entrypoint", "Cmd", "WorkingDir", "StopSignal", "StopTimeout",
     "Tty", "OpenStdin", "AttachStdin", "AttachStdout", "AttachStderr",
 )  # fmt: skip
 
@@ -73,7 +75,7 @@ def body(
             ATTEMPT: str(launch.run.attempt),
             **({STAGED: "yes"} if staged else {}),
         },
-        "Healthcheck": {"Test": ["NONE"]},  # an image's own would run its command before the gate opens
+        "Healthcheck": HEALTHCHECK,  # an image's own would run its command before the gate opens
         "StopSignal": "SIGTERM",
         "StopTimeout": max(1, math.ceil(launch.grace)),
         "Tty": False,
@@ -171,6 +173,8 @@ def differences(asked: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
     compare("Image", asked["Image"], seen.get("Image"))
     for name in CHECKED:
         compare(f"Config.{name}", asked[name], config.get(name))
+    # When it would be checked may still be the image's to say.
+    compare("Config.Healthcheck", HEALTHCHECK["Test"], (config.get("Healthcheck") or {}).get("Test"))
     labels = config.get("Labels") or {}
     for name in sorted(asked["Labels"].keys() | {name for name in labels if name.startswith(OURS)}):
         compare(f"Config.Labels.{name}", asked["Labels"].get(name), labels.get(name))
