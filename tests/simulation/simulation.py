@@ -174,7 +174,7 @@ class Simulation:
 
         async def work() -> Any:
             pipeline, jobs = await self.store.pipeline((await self.store.job(id)).pipeline.id)
-            return await self.engine.retry(pipeline, jobs, id if alone else None)
+            return await self.engine.retry(pipeline, jobs, (id,) if alone else None)
 
         self.ask(work(), lambda answer: self.told.jobs.update(answer[1]))
 
