@@ -4,7 +4,8 @@
     python supervisor_floor.py handoff N            one after another: from a job's instruction to the next one's
 
 Both have the daemon's own supervisors run them by hand, from an interpreter as lean as the spawner's, with no daemon,
-no queue and no store. As under the daemon, an idle supervisor takes the next job. Prints one JSON document.
+no queue and no store. As under the daemon, an idle supervisor takes the next job, and the record of one that is over is
+removed. Prints one JSON document.
 """
 
 from __future__ import annotations
@@ -61,42 +62,45 @@ def handoff(count: int) -> dict[str, float]:
 def run(commands: Iterator[Sequence[str]], at_once: int) -> None:
     """Run all of them under so many supervisors, as the daemon orders them."""
     lines: dict[int, socket.socket] = {}
+    has: dict[socket.socket, Order] = {}
     poll = select.poll()
+
+    def over() -> socket.socket:
+        """The line of the next supervisor whose job is over."""
+        while True:
+            for fd, _ in poll.poll():
+                received = orders.receive(lines[fd])
+                assert received is not None
+                if received[0][0] == "over":
+                    os.unlink(has.pop(lines[fd]).record)
+                    return lines[fd]
+                assert received[0][0] == "started", received
+
     for number, argv in enumerate(commands):
+        one = order(number, argv)
         if len(lines) < at_once:
-            line = fork(number, argv, lines)
+            line = fork(one, lines)
             lines[line.fileno()] = line
             poll.register(line, select.POLLIN)
         else:
-            orders.send(over(lines, poll), ("run", order(number, argv).pack()), [FENCE])
-    for _ in range(len(lines)):
-        line = over(lines, poll)
-        poll.unregister(line)
-        line.close()
+            line = over()
+            orders.send(line, ("run", one.pack()), [FENCE])
+        has[line] = one
     while lines:
+        line = over()
+        poll.unregister(line)
+        del lines[line.fileno()]
+        line.close()
         os.wait()
-        lines.popitem()
 
 
-def over(lines: dict[int, socket.socket], poll: select.poll) -> socket.socket:
-    """The line of the next supervisor whose job is over."""
-    while True:
-        for fd, _ in poll.poll():
-            received = orders.receive(lines[fd])
-            assert received is not None
-            what = received[0][0]
-            if what == "over":
-                return lines[fd]
-            assert what == "started", received
-
-
-def fork(number: int, argv: Sequence[str], lines: dict[int, socket.socket]) -> socket.socket:
+def fork(first: Order, lines: dict[int, socket.socket]) -> socket.socket:
     """A supervisor as the spawner makes it, with its first order; the line to it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
         for line in (ours, *lines.values()):
             line.close()
-        supervise(theirs.detach(), order(number, argv), [], os.dup(FENCE))
+        supervise(theirs.detach(), first, [], os.dup(FENCE))
     theirs.close()
     return ours
 

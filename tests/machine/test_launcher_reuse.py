@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import random
 import signal
 import subprocess
 import sys
@@ -135,14 +136,40 @@ async def test_a_supervisor_that_took_a_large_order_is_not_used_again(world: Hos
     await world.until(lambda: not alive(first))
 
 
+def descriptors(pid: int) -> dict[str, str]:
+    """What a process has open."""
+    return {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+
+
+def open_records(pid: int) -> list[str]:
+    """Those among it that are records."""
+    return sorted(Path(path).name for path in descriptors(pid).values() if ".run" in path)
+
+
 async def test_no_descriptor_is_left_open(world: HostWorld) -> None:
     await world.daemon()
     pid = await idle(world)
-    before = sorted(os.listdir(f"/proc/{pid}/fd"))
+    await world.until(lambda: not open_records(pid))
+    before = descriptors(pid)
     for job in range(2, 12):
         await world.run_or_fail(world.order("missing" if job % 3 == 0 else "exit 3", job=job))
     await world.run(world.shell("echo out; echo err >&2", job=12))
-    assert sorted(os.listdir(f"/proc/{pid}/fd")) == before
+    await world.until(lambda: descriptors(pid) == before)
+
+
+async def test_an_end_is_brought_to_the_disk_though_the_next_attempt_runs(world: HostWorld) -> None:
+    """A record is open until it is there: a moment after the end, or when the daemon has removed it."""
+    launcher = await world.daemon()
+    pid = await idle(world)
+    assert await serve(world, 2) == pid
+    await world.until(lambda: open_records(pid) == ["2.1.run"])
+    await end(world, 2)
+    await launcher.forget(NEXT)
+    assert await serve(world, 3) == pid
+    await world.until(lambda: open_records(pid) == ["3.1.run"])
+    await end(world, 3)
+    await launcher.close()
+    await world.until(lambda: not alive(pid))
 
 
 async def test_a_card_is_let_go_though_its_supervisor_lives_on(world: HostWorld, tmp_path: Path) -> None:
@@ -223,6 +250,39 @@ async def test_a_killed_supervisor_takes_only_the_attempt_it_has(world: HostWorl
     launcher = await world.daemon()
     outcomes = [await launcher.wait(run_name(job)) for job in (1, 2, 3)]
     assert [outcome.exit_code for outcome in outcomes] == [0, None, 6]
+
+
+async def test_each_kill_costs_one_attempt_at_most(world: HostWorld) -> None:
+    """Supervisors are killed at random, busy or idle, while attempts follow each other."""
+    await world.daemon()
+    above = await spawner(world)
+    children = Path(f"/proc/{above}/task/{above}/children")
+    dice = random.Random(1)
+    kills = 0
+
+    async def run(jobs: range) -> list[Outcome]:
+        return [await world.run_or_fail(world.order(f"exit {job % 200}", job=job)) for job in jobs]
+
+    async def kill() -> None:
+        nonlocal kills
+        while True:
+            await asyncio.sleep(dice.uniform(0.0, 0.03))
+            living = children.read_text().split()
+            if living:
+                kills += 1
+                os.kill(int(dice.choice(living)), signal.SIGKILL)
+
+    killing = asyncio.ensure_future(kill())
+    found = await asyncio.gather(*(run(range(start, 121, 6)) for start in range(1, 7)))
+    killing.cancel()
+    outcomes = {start + 6 * n: one for start, those in enumerate(found, 1) for n, one in enumerate(those)}
+    ended = {job: one.exit_code for job, one in outcomes.items() if one.failure is None}
+    assert ended == {job: job % 200 for job in ended}
+    assert {failure(one) for one in outcomes.values()} <= {None, Code.SUPERVISOR_LOST, Code.LAUNCH_FAILED}
+    assert 120 - len(ended) <= kills
+    assert kills > 10
+    assert all(world.starts(run_name(job)) == 1 for job in ended)
+    assert max(world.starts(run_name(job)) for job in outcomes) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import time
 
 from . import order as orders
 from . import processes
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 _NAME = b"runners-job"
 _ENDING = frozenset((int(signal.SIGTERM), int(AT_ONCE)))  # an idle supervisor
+#: Seconds in which the daemon usually has an attempt's end on the disk, and removes its record. After these, or at once
+#: when the daemon is gone, the record itself is brought to the disk; if that fails, again after so many.
+_SAVE, _SAVE_AGAIN, _EVER = 0.1, 1.0, float("inf")
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36
 #: The C library keeps these for itself: its posix_spawn leaves them ignored, and its sigaction refuses them.
 _INTERNAL = (32, 33)
@@ -82,19 +86,33 @@ class Supervisor:
         os.set_blocking(wake, False)
         signal.signal(signal.SIGCHLD, _note)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._unsaved: list[tuple[float, Watch]] = []  # when each one's record is to be on the disk
 
     def serve(self, order: orders.Order, locks: list[int], fence: int | None) -> None:
         """Run this attempt and every other that is ordered, until the daemon is gone."""
         while True:
-            last = Watch(order, self).run(fence)
+            watch = Watch(order, self)
+            last = watch.run(fence)
             for fd in locks:
                 os.close(fd)
+            self._unsaved.append((time.monotonic() + _SAVE, watch))
             self.tell(*last)
             received = self._idle()
             if received is None:
-                return
+                break
             payload, (fence, *others) = received
             order, locks = orders.taken(payload, others)
+        self._save(_EVER)
+        while self._unsaved:
+            time.sleep(_SAVE_AGAIN)
+            self._save(_EVER)
+
+    def patience(self, deadline: float | None = None) -> float | None:
+        """Milliseconds to wait for something to happen, until this deadline (on the monotonic clock) at the longest."""
+        self._save(time.monotonic())
+        if self._unsaved:
+            deadline = min(self._unsaved[0][0], _EVER if deadline is None else deadline)
+        return None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
 
     def tell(self, *message: object) -> None:
         """Tell the daemon, if it is there; the next one reads the record."""
@@ -131,7 +149,7 @@ class Supervisor:
             poll.register(self.line, select.POLLIN)
         while self.line is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            ready = [fd for fd, _ in poll.poll()]
+            ready = [fd for fd, _ in poll.poll(self.patience())]
             signal.pthread_sigmask(signal.SIG_SETMASK, EVERY)
             if not _ENDING.isdisjoint(self.signals()):
                 return None
@@ -145,6 +163,16 @@ class Supervisor:
         if self.line is not None:
             self.line.close()
             self.line = None
+            self._save(_EVER)
+
+    def _save(self, now: float) -> None:
+        """Bring to the disk what is due by then (on the monotonic clock)."""
+        later = []
+        while self._unsaved and self._unsaved[0][0] <= now:
+            _, watch = self._unsaved.pop(0)
+            if not watch.save():
+                later.append((time.monotonic() + _SAVE_AGAIN, watch))
+        self._unsaved += later
 
 
 def _reset_internal_signals() -> None:

@@ -51,6 +51,8 @@ class Watch:
         self.order = order
         self.supervisor = supervisor
         self.record = -1
+        self.last = b""  # its last line
+        self.unsaved = False  # that could not be had on the disk
         self.main: int | None = None
         self.status: int | None = None
         self.peak = 0
@@ -61,14 +63,14 @@ class Watch:
         self.pause = _KILL_AGAIN[0]
 
     def run(self, fence: int | None) -> tuple[object, ...]:
-        """From taking the name to the record's last line, with nothing left open. What to tell the daemon of it.
+        """From taking the name to the record's last line. What to tell the daemon of it; `save` comes after that.
 
         Every signal must be blocked; those that wait are for this attempt.
         """
         try:
             taken = self._take_name()
         except OSError as error:  # a full disk
-            self._close()
+            self._let_go()
             return "failed", f"cannot write {self.order.record}: {error.strerror}"
         finally:
             if fence is not None:
@@ -86,9 +88,29 @@ class Watch:
             return self._finish()
         except Exception as error:
             self._write(record.line(broken=f"{type(error).__name__}: {error}"[: record.REASON_LIMIT]))
+            self.save()
             raise
         finally:
-            self._close()
+            for stream in self.streams:
+                stream.close()
+
+    def save(self) -> bool:
+        """Have the record's last line on the disk. False when that does not work now.
+
+        A record that the daemon has removed is not needed: the daemon has the end on the disk in its own way.
+        """
+        if self.record < 0:
+            return True
+        try:
+            if os.fstat(self.record).st_nlink > 0:
+                if self.unsaved:
+                    record.append(self.record, self.last)
+                os.fsync(self.record)
+        except OSError:
+            self.unsaved = True
+            return False
+        self._let_go()
+        return True
 
     # ------------------------------------------------------------------------------------------------ starting
 
@@ -139,8 +161,7 @@ class Watch:
                 self._kill(signal.SIGKILL)
                 self.deadline = time.monotonic() + self.pause
                 self.pause = min(self.pause * 2, _KILL_AGAIN[1])
-            left = None if self.deadline is None else max(0.0, self.deadline - time.monotonic()) * 1000
-            for fd, _ in poll.poll(left):
+            for fd, _ in poll.poll(self.supervisor.patience(self.deadline)):
                 if fd == wake:
                     for number in self.supervisor.signals():
                         self._take(number)
@@ -237,10 +258,11 @@ class Watch:
 
     def _write(self, data: bytes) -> None:
         """Write the line that matters, however long the disk is full: the attempt is not over before it."""
+        self.last = b"\n" + data  # the newline ends what an earlier try may have torn
         pause = 0.05
         while True:
             try:
-                record.write(self.record, b"\n" + data)  # the newline ends what an earlier try may have torn
+                record.append(self.record, self.last)
                 return
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
@@ -248,11 +270,10 @@ class Watch:
             time.sleep(pause)
             pause = min(pause * 2, 1.0)
 
-    def _close(self) -> None:
-        for stream in self.streams:
-            stream.close()
+    def _let_go(self) -> None:
         if self.record >= 0:
             os.close(self.record)
+            self.record = -1
 
 
 def _to_group(group: int, number: int) -> None:
