@@ -16,8 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runners.pipeline.files import load
+
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "configs" / "pipelines"
+DIRECTORIES = {f"{name}_DIRECTORY": f"/srv/{name.lower()}" for name in ("DATA", "CACHE", "ARTIFACTS", "NUSSL")}
 SMALL = ("--clips", "12", "--seconds", "1")
 ONE_CORE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -173,16 +176,27 @@ def test_the_pipelines_call_scripts_that_are_there(name: str) -> None:
     assert all((ROOT / job["script"]).is_file() for job in jobs)
 
 
-def test_the_environment_file_sets_what_pipelines_name_and_keeps_what_is_set() -> None:
+@pytest.mark.parametrize("name", ["demo-container", "demo-gpu-container"])
+def test_in_containers_it_is_the_same_jobs(name: str) -> None:
+    alone = load(PIPELINES / f"{name.removesuffix('-container')}.yml", environment=DIRECTORIES).jobs
+    within = load(PIPELINES / f"{name}.yml", environment=DIRECTORIES).jobs
+    assert {job.run_in for job in alone} == {"host"}
+    assert {job.run_in for job in within} == {"container"}
+    assert [(job.command, job.num_gpus) for job in within] == [(job.command, job.num_gpus) for job in alone]
+
+
+def test_the_environment_file_sets_what_pipelines_name_and_keeps_what_is_set(tmp_path: Path) -> None:
     script = (
         '. ./configs/environment/default.sh; printf "%s\\n" "$DATA_DIRECTORY" "$CACHE_DIRECTORY" "$ARTIFACTS_DIRECTORY"'
     )
+    cache = tmp_path / "my cache"
     result = subprocess.run(
         ["sh", "-euc", script],
         cwd=ROOT,
-        env={"HOME": "/home/a b", "CACHE_DIRECTORY": "/c"},
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "a b"), "CACHE_DIRECTORY": str(cache)},
         capture_output=True,
         text=True,
     )
-    home = "/home/a b/.local/share/runners"
-    assert (result.stdout, result.stderr) == (f"{home}/data\n/c\n{home}/artifacts\n", "")
+    home = tmp_path / "a b" / ".local" / "share" / "runners"
+    assert (result.stdout, result.stderr) == (f"{home}/data\n{cache}\n{home}/artifacts\n", "")
+    assert all(one.is_dir() for one in (home / "data", cache, home / "artifacts")), "a container mounts them"

@@ -63,6 +63,12 @@ def test_an_image_can_be_built_from_any_base_and_names_no_machine(name: str) -> 
     assert not MACHINE.search(text)
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_no_label_is_taken_for_a_jobs(name: str) -> None:
+    """The daemon runs no image whose labels look like those of its own containers."""
+    assert not re.search(r"^LABEL\s+runners\.", text_of(name), re.MULTILINE)
+
+
 def test_every_package_of_the_daemon_is_in_its_image() -> None:
     """setup.cfg names packages one by one: one that is forgotten is missing from what pip installs."""
     listed = set(re.search(r"^packages =\n((?:    \S+\n)+)", text_of("setup.cfg"), re.MULTILINE)[1].split())  # type: ignore[index]

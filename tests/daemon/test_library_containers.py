@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -184,6 +186,26 @@ def test_ports_are_opened_on_the_loopback_address_alone(
             child.terminate()
             child.wait(60)
         eventually("it is closed", lambda: ask(engine, 8889) == b"")
+
+
+# -- the demo ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packages", "found"),
+    [("zarr>=3 matplotlib torch", True), ("matplotlib zarr", True), ("zarr", False), ("", False), (None, False)],
+)
+def test_the_demo_runs_in_containers_of_an_image_that_has_what_it_needs(
+    docker_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packages: str | None, found: bool
+) -> None:
+    docker_engine.import_image("lab/demo:1", [] if packages is None else [f'LABEL python.pip="{packages}"'])
+    (tmp_path / "runnersd.yml").write_text(json.dumps({"containers": {"socket": str(docker_engine.socket)}}))
+    monkeypatch.setenv("RUNNERS_CONFIG", str(tmp_path / "runnersd.yml"))
+    demo = runpy.run_path(str(ROOT / "configs" / "pipelines" / "demo" / "run.py"))
+    assert demo["has_image"]("lab/demo:1") is found
+    assert not demo["has_image"]("lab/none:1")
+    monkeypatch.setenv("RUNNERS_CONFIG", str(tmp_path / "none.yml"))
+    assert not demo["has_image"]("lab/demo:1")
 
 
 # -- make --------------------------------------------------------------------------------------------------------------

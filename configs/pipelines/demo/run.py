@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
+from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[3]
 PIPELINES = Path("configs/pipelines")
@@ -91,6 +93,7 @@ class Demo:
         self.environment = os.environ | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "RUNNERS_SOCKET": str(self.socket),
+            "DOCKER_IMAGE_NAME": os.environ.get("DOCKER_IMAGE_NAME") or "runners",
             "DATA_DIRECTORY": str(folder / "data"),
             "CACHE_DIRECTORY": str(folder / "cache"),
             "ARTIFACTS_DIRECTORY": str(self.artifacts),
@@ -183,19 +186,26 @@ class Demo:
             self.client("wait", *sorted(left))
 
     def choose_pipeline(self) -> str:
-        """The pipeline for this machine's cards, having said which it is and why."""
+        """The pipeline for this machine's cards and container engine, having said which it is and why."""
         gpus = self.status()["gpus"]
         free = [gpu for gpu in gpus if gpu["state"] == "free"]
+        chosen = "demo-gpu" if free else "demo"
         if free:
             say(f"{len(free)} of {len(gpus)} NVIDIA cards free ({free[0]['name']}): each training asks for one.")
-            return "demo-gpu.yml"
-        if gpus:
-            say(f"None of the {len(gpus)} NVIDIA cards is free ({gpus[0]['state']}): running on the host's CPU.")
+        elif gpus:
+            say(f"None of the {len(gpus)} NVIDIA cards is free ({gpus[0]['state']}): running on the CPU.")
         elif Path("/proc/driver/nvidia/version").exists():
-            say("The NVIDIA driver shows no card here: running on the host's CPU.")
+            say("The NVIDIA driver shows no card here: running on the CPU.")
         else:
-            say("No NVIDIA driver here: running on the host's CPU.")
-        return "demo.yml"
+            say("No NVIDIA driver here: running on the CPU.")
+        image = self.environment["DOCKER_IMAGE_NAME"]
+        if has_image(image):
+            refused = self.client("submit", "--dry-run", str(PIPELINES / f"{chosen}-container.yml")).stderr.strip()
+            if not refused:
+                say(f"The container engine has the image {image}: every job runs in a container of it.")
+                return f"{chosen}-container.yml"
+            say(f"The container engine has the image {image}, but: {refused}")
+        return f"{chosen}.yml"
 
     def summary(self) -> bool:
         """Say where things are; returns whether the report and its plot are among them."""
@@ -272,6 +282,20 @@ class Demo:
                 daemon.wait()
         if self.socket.parent != self.folder:
             shutil.rmtree(self.socket.parent, ignore_errors=True)
+
+
+def has_image(name: str) -> bool:
+    """Whether the engine that the daemon would use has an image of docker/Dockerfile with what the demo needs."""
+    from runners.errors import RunnersError
+    from runnersd.config_load import load
+    from runnersd.doctor.engine_answers import ask
+
+    try:
+        image = ask(load().containers.socket, f"/images/{quote(name, safe='/:@')}/json", 3.0)
+    except (OSError, RunnersError):
+        return False  # no engine, or none that this user may use
+    label = ((image or {}).get("Config", {}).get("Labels") or {}).get("python.pip", "")
+    return {"zarr", "matplotlib"} <= {re.split(r"[^\w-]", word)[0] for word in label.split()}
 
 
 def socket_path(folder: Path) -> Path:
