@@ -32,6 +32,7 @@ class TestDocker(LauncherContract):
         return DockerWorld(tmp_path, docker_engine, gated=True)
 
 
+@pytest.mark.slow  # what differs is in tests/daemon/test_container_user.py
 class TestDockerWithoutGates(LauncherContract):
     @pytest.fixture
     def world(self, tmp_path: Path, docker_engine: Engine) -> DockerWorld:
