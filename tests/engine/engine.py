@@ -235,16 +235,19 @@ class Engine:
         changes: Sequence[str] = (),
         *,
         files: Mapping[str, bytes | str] | None = None,
+        links: Mapping[str, str] | None = None,
+        nodes: Mapping[str, tuple[int, int, str]] | None = None,
         shell: bool = True,
     ) -> str:
         """Make an image ``name:tag``, and return its id.
 
         ``changes`` are Dockerfile lines (ENV, USER, WORKDIR, ENTRYPOINT, CMD, LABEL...), ``files`` more executable
-        files by path; without a ``shell`` it has only the program of `images.PROGRAM`.
+        files by path, ``links`` symbolic links, ``nodes`` devices; without a ``shell`` it has only the program of `images.PROGRAM`.
         """
         repository, _, tag = name.partition(":")
         query = [("fromSrc", "-"), ("repo", repository), ("tag", tag or "latest"), *(("changes", c) for c in changes)]
-        made = self.api("POST", f"/images/create?{urlencode(query)}", images.root(files, shell=shell))
+        archive = images.root(files, shell=shell, links=links, nodes=nodes)
+        made = self.api("POST", f"/images/create?{urlencode(query)}", archive)
         if made.status != 200 or b'"error"' in made.body:
             raise Failed(f"cannot import {name}: {made.status} {made.body.decode()}")
         return str(self.api("GET", f"/images/{name}/json").json["Id"])

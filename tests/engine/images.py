@@ -28,23 +28,44 @@ ACCOUNTS = {
 FOLDERS = {"/tmp": 0o1777, "/root": 0o700, "/etc": 0o755, "/bin": 0o755, "/usr/bin": 0o755}
 
 
-def root(files: Mapping[str, bytes | str] | None = None, *, shell: bool = True) -> bytes:
-    """A tar archive: the program, busybox under all its names unless ``shell`` is false, and more ``files`` (0755)."""
+def root(
+    files: Mapping[str, bytes | str] | None = None,
+    *,
+    shell: bool = True,
+    links: Mapping[str, str] | None = None,
+    nodes: Mapping[str, tuple[int, int, str]] | None = None,
+) -> bytes:
+    """A tar archive: the program, busybox under all its names unless ``shell`` is false, and more.
+
+    ``files`` are 0755 (a setuid one where its path ends with `+s`) and may replace others, ``links`` are symbolic,
+    ``nodes`` devices: major, minor, and `c` or `b`.
+    """
     archive = io.BytesIO()
+    replaced = {path.removesuffix("+s") for path in (*(files or ()), *(links or ()))}
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.GNU_FORMAT) as tar:
         _file(tar, PROGRAM, program().read_bytes())
         if shell:
             for folder, mode in FOLDERS.items():
                 _folder(tar, folder, mode)
             for path, text in ACCOUNTS.items():
-                _file(tar, path, text, 0o644)
+                if path not in replaced:
+                    _file(tar, path, text, 0o644)
             busybox = Path(shutil.which("busybox", path=search_path()) or "/bin/busybox")
             _file(tar, "/bin/busybox", busybox.read_bytes())
             for name in subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split():
-                _link(tar, f"/bin/{name}", "busybox")
+                if f"/bin/{name}" not in replaced:
+                    _link(tar, f"/bin/{name}", "busybox")
             _link(tar, "/usr/bin/env", "../../bin/busybox")
         for path, content in (files or {}).items():
-            _file(tar, path, content.encode() if isinstance(content, str) else content)
+            mode = 0o4755 if path.endswith("+s") else 0o755
+            _file(tar, path.removesuffix("+s"), content.encode() if isinstance(content, str) else content, mode)
+        for path, target in (links or {}).items():
+            _link(tar, path, target)
+        for path, (major, minor, kind) in (nodes or {}).items():
+            entry = tarfile.TarInfo(path.lstrip("/"))
+            entry.type = tarfile.CHRTYPE if kind == "c" else tarfile.BLKTYPE
+            entry.devmajor, entry.devminor, entry.mode = major, minor, 0o666
+            tar.addfile(entry)
     return archive.getvalue()
 
 
