@@ -8,7 +8,7 @@ import pytest
 
 from runners.api import Code
 from runnersd.config import JobsConfig
-from simulation.promises import check_calm
+from simulation.promises import check, check_calm
 from simulation.simulation import CONFIG
 from simulation.stories import MOMENTS, job, run_of, runs, told
 
@@ -72,3 +72,30 @@ def test_a_job_starts_at_once_when_it_is_submitted_and_when_its_card_is_let_go()
         story.machine.finish(run_of(story))
         story.pass_time(0.01)
         assert story.state(1) == "succeeded" and runs(story, 2)()
+
+
+@pytest.mark.parametrize(("most", "num_jobs"), [(6, 1), (1, 10)], ids=["of the pipeline", "of the machine"])
+def test_a_limit_is_kept_and_jobs_go_on_as_others_end(most: int, num_jobs: int) -> None:
+    with told(config=replace(CONFIG, jobs=JobsConfig(max_running=most))) as story:
+        story.submit([job(name=name) for name in "abc"], num_jobs=num_jobs)
+        for id in (1, 2, 3):
+            story.until(runs(story, id))
+            check(story)
+            assert len(story.machine.running) == 1
+            story.machine.finish(run_of(story, id))
+
+
+def test_jobs_of_another_pipeline_are_waited_for_across_restarts() -> None:
+    with told() as story:
+        story.submit([job(name="good"), job(name="bad")])
+        story.until(lambda: len(story.told.jobs) == 2)
+        story.submit([job()], after=[1])
+        story.submit([job()], after=[1, 2])
+        story.until(lambda: len(story.told.jobs) == 4)
+        story.die()
+        story.boot()
+        story.until(lambda: runs(story, 1)() and runs(story, 2)())
+        story.machine.finish(run_of(story, 1))
+        story.machine.finish(run_of(story, 2), 1)
+        story.calm()
+        assert [story.state(id) for id in (3, 4)] == ["running", "skipped"]

@@ -101,6 +101,22 @@ def test_a_card_lost_at_every_moment_of_a_start(moment: int) -> None:
         assert story.store.snapshot.jobs[1].gpus != ("GPU-0",)
 
 
+def test_a_card_lost_during_a_long_launch_stops_it() -> None:
+    with told() as story:
+        story.submit([job(retries=1, retry_delay=0)])
+        story.until(lambda: story.state(1) == "starting")
+        story.machine.delay = 1000.0
+        story.until(lambda: bool(story.machine._asked))
+        story.turns(5)
+        story.machine.delay = 0.0
+        story.change_card(0, lost=True)
+        story.pass_time(8.0)
+        assert story.state(1) == "stopping"
+        story.pass_time(1000.0)
+        assert not story.machine.starts[run_of(story)]
+        assert story.attempts(1) == [("failed", Code.GPU_LOST), ("running", "")]
+
+
 def test_a_card_that_the_configuration_takes_away_lets_its_job_end() -> None:
     with told() as story:
         story.submit([job()])
