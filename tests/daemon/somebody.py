@@ -16,7 +16,7 @@ from harness.daemon import Daemon
 PROGRAM = """
 import os, sys
 uid, gid, groups, socket = sys.argv[1:]
-import json, runners.client, runners.errors, runners.transport, runners.events, http.client
+import grp, json, runners.client, runners.errors, runners.transport, runners.events, http.client
 os.setgroups([int(group) for group in groups.split(",") if group])
 os.setresgid(int(gid), int(gid), int(gid))
 os.setresuid(int(uid), int(uid), int(uid))
@@ -25,6 +25,7 @@ for line in sys.stdin:
     name, args, keys = json.loads(line)
     try:
         value = getattr(client, name)(*args, **keys)
+        value = value.read().decode(errors="replace") if hasattr(value, "read") else value
         value = list(value) if hasattr(value, "__next__") else value
         print(json.dumps([True, value], default=repr), flush=True)
     except Exception as error:
@@ -85,3 +86,19 @@ class Somebody:
         """Queue a pipeline; its jobs' ids."""
         document = {"name": "test", "jobs": list(jobs), "cwd": str(cwd), "env": {}, **keys}
         return [job["id"] for job in self.call("submit", [document])[0]["jobs"]]
+
+
+def at_a_shell(uid: int, command: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """What a shell command of theirs on the host comes to."""
+    words = [
+        "setpriv",
+        f"--reuid={uid}",
+        f"--regid={uid}",
+        "--clear-groups",
+        "sh",
+        "-c",
+        command,
+        "sh",
+        *map(str, arguments),
+    ]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
