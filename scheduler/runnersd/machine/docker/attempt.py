@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -43,6 +42,8 @@ _SOON = (0.05, 2.0)
 RECONCILE = 15.0
 #: Seconds between two looks that count as one ghost's.
 _GHOST_EVERY = 5.0
+#: Seconds in which a shell comes to its gate: one that has not by then never will.
+_DEAF = 60.0
 #: Seconds in which who still waits at a gate hears the word: who does not has passed before.
 _PASSED = 2.0
 #: Ends of attempts of which nothing ran.
@@ -353,12 +354,19 @@ class ContainerAttempt:
         await self._wait(RECONCILE if self._watched is not None else _SOON[1])
 
     async def _open_gate(self, *, again: bool) -> bool:
-        """Let the payload run; whether it may have. ``again``: an earlier daemon may have let it, and nobody wait."""
+        """Let the payload run; whether it may have. ``again``: an earlier daemon may have let it, and nobody wait.
+
+        Raises:
+            LaunchFailed: whoever is there does not wait: an image's shell may be any program.
+        """
         now = asyncio.get_running_loop().time
-        until = now() + _PASSED if again else math.inf
+        until = now() + (_PASSED if again else _DEAF)
         read = await self.gate.open(lambda: self._watched is not None and not self.stopping.asked and now() < until)
         if not read and not again:
             self.record.add(unread=True)
+            if self._watched is not None and not self.stopping.asked:
+                await self._force.end()
+                raise LaunchFailed("the shell of its image does not wait at the gate; what ran in its place was ended")
         return read or again
 
     async def _check(self, pid: int) -> None:

@@ -87,6 +87,7 @@ class DockerLauncher:
     async def open(self) -> None:
         """Begin to keep in touch with the engine. Does not wait for it."""
         os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        self._around.prepare()
         self._keeper = asyncio.get_running_loop().create_task(self._keep_in_touch(), name="engine")
 
     # -- what the planner is told --------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class Surroundings:
         self._keeper = Keeper()
         self.take: Callable[[Launch], Awaitable[Staged | None]] = _nothing_staged
         self.interiors = Interiors(connection, database)
-        self.shell = shells.prepared(state) if gated else None
+        self.shell: Path | None = None  #: our own, for gates; None where the host has none
         self._kept: set[asyncio.Task[Any]] = set()
 
     async def keep_cards(self, process: int, gpus: Sequence[str]) -> None:
@@ -69,6 +69,10 @@ class Surroundings:
     def close(self) -> None:
         """Let go of what keeps the cards; it goes on while it has to."""
         self._keeper.close()
+
+    def prepare(self) -> None:
+        """Have our shell lie ready for gates. The state directory must be there."""
+        self.shell = shells.prepared(self.gates.parent) if self.gated else None
 
     @property
     def runc(self) -> bool:
