@@ -26,13 +26,18 @@ class Channel:
     """Sends messages in order, as soon as there is room, and calls on news.
 
     ``heard`` gets each message with its descriptors. ``gone`` is called once, when nobody has the other end any more.
+    ``receive`` is how messages are read.
     """
 
     def __init__(
-        self, end: socket.socket, heard: Callable[[Message, list[int]], None], gone: Callable[[], None]
+        self,
+        end: socket.socket,
+        heard: Callable[[Message, list[int]], None],
+        gone: Callable[[], None],
+        receive: Callable[[socket.socket], tuple[Message, list[int]] | None] = orders.receive,
     ) -> None:
         end.setblocking(False)
-        self._end, self._heard, self._gone = end, heard, gone
+        self._end, self._heard, self._gone, self._receive = end, heard, gone, receive
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(end.fileno(), self._read)
         self._waiting: deque[tuple[Message, Sequence[int], Sequence[int], Refused]] = deque()
@@ -89,7 +94,7 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            received = orders.receive(self._end)
+            received = self._receive(self._end)
         except BlockingIOError:
             return
         except ConnectionError:

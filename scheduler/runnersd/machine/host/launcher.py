@@ -57,8 +57,11 @@ class HostLauncher:
         await self._supervisors.open()
 
     async def launch(self, launch: Launch) -> float:
-        """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken back, never started."""
-        attempt = self._find(launch.run)
+        """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken back, never started.
+
+        Most have none. It is looked for where it counts: by the supervisor that makes it.
+        """
+        attempt = self._attempts.get(launch.run)
         if attempt is None:
             attempt = self._order(launch)
         started = await asyncio.shield(attempt.started)

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 INLINE = 1 << 16
 #: The most descriptors a message may carry.
 DESCRIPTORS = 128
+_SAYING = 1 << 14  # bytes of what a supervisor says, at most
+_CUT = int(socket.MSG_CTRUNC)  # as a flag it would be slow
 
 
 class Order:
@@ -141,7 +143,13 @@ def receive(channel: socket.socket) -> tuple[tuple[Any, ...], list[int]] | None:
     for level, kind, content in rights:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             found.frombytes(content[: len(content) - len(content) % found.itemsize])
-    if flags & socket.MSG_CTRUNC:
+    if flags & _CUT:
         while found:
             os.close(found.pop())
     return marshal.loads(data), found.tolist()
+
+
+def listen(channel: socket.socket) -> tuple[tuple[Any, ...], list[int]] | None:
+    """As :func:`receive`, from a supervisor: it sends no descriptors, and so this costs a fraction."""
+    data = channel.recv(_SAYING)
+    return (marshal.loads(data), []) if data else None

@@ -192,7 +192,7 @@ class _Line:
 
     def __init__(self, supervisors: Supervisors, end: socket.socket) -> None:
         self._supervisors = supervisors
-        self.channel = Channel(end, self._heard, self._gone)
+        self.channel = Channel(end, self._heard, self._gone, orders.listen)
         self.attempt: Attempt | None = None
         self.left = ATTEMPTS
         self.idle_since = 0.0
