@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from engine import PROGRAM, SHELL, Engine
 from fake_nvml import FakeDriver
 from harness.containers import INSIDE, CardWatch, Evidence, check, daemon_on, job, nothing_left
@@ -59,6 +61,7 @@ def test_a_restart_of_the_engine_loses_what_ran_and_calls_nothing_of_it_failed(
         nothing_left(engine, daemon)
 
 
+@pytest.mark.slow
 def test_what_ends_while_the_engine_is_away_has_its_true_end(
     tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver
 ) -> None:
@@ -91,6 +94,7 @@ def test_what_ends_while_the_engine_is_away_has_its_true_end(
         nothing_left(engine, daemon)
 
 
+@pytest.mark.slow
 def test_an_engine_that_comes_back_with_nothing_leaves_no_process_behind(
     tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver
 ) -> None:

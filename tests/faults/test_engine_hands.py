@@ -206,6 +206,7 @@ def frozen(engine: Engine, container: str) -> Iterator[None]:
         (group / "freezer.state").write_text("THAWED")
 
 
+@pytest.mark.slow
 def test_a_payload_that_does_not_die_keeps_its_card_and_holds_nobody_up(daemon: Daemon, docker_engine: Engine) -> None:
     id, container = begun(daemon, docker_engine, grace="0.5s")
     with CardWatch(docker_engine):

@@ -36,9 +36,7 @@ class Rounds:
     def submit(self) -> int:
         """Both; the id of the first."""
         again = {"num_gpus": 1, "retries": 2, "retry_delay": "0.1s"}
-        first, second = self.daemon.submit(
-            job("first", SECONDS, CODE, **again), job("second", 0.0, **again), num_jobs=1
-        )
+        first, second = self.daemon.submit(job("first", SECONDS, CODE, **again), job("second", 0.0, **again))
         self.codes |= {first: CODE, second: 0}
         self.first.append(first)
         return first
