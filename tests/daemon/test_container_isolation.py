@@ -1,4 +1,4 @@
-"""A job's container, as the engine describes it and as the kernel sees it: against a table that knows every field."""
+"""A job's container as the kernel sees it, from inside and from outside, and its Config against a table of every field."""
 
 from __future__ import annotations
 
@@ -115,47 +115,6 @@ EMPTY = (None, False, 0, "", [], {})
 Check = Callable[[Any], bool] | tuple[Any, ...] | Any
 
 
-def host_config(running: Running) -> Mapping[str, Check]:
-    """Every field that an engine's HostConfig may have: the value it must have, or a tuple of those it may have."""
-    nothing = dict.fromkeys(
-        ["Binds", "ContainerIDFile", "PortBindings", "AutoRemove", "VolumeDriver", "VolumesFrom", "CapAdd", "Dns",
-         "DnsOptions", "DnsSearch", "ExtraHosts", "Cgroup", "Links", "OomScoreAdj", "PidMode", "Privileged",
-         "PublishAllPorts", "ReadonlyRootfs", "UTSMode", "Isolation", "CpuShares", "CgroupParent", "BlkioWeight",
-         "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
-         "BlkioDeviceWriteIOps", "CpuPeriod", "CpuQuota", "CpuRealtimePeriod", "CpuRealtimeRuntime", "CpusetCpus",
-         "CpusetMems", "Devices", "DeviceCgroupRules", "KernelMemory", "KernelMemoryTCP", "MemoryReservation",
-         "MemorySwappiness", "OomKillDisable", "Ulimits", "CpuCount", "CpuPercent", "IOMaximumIOps",
-         "IOMaximumBandwidth", "StorageOpt", "Sysctls", "Annotations"],
-        EMPTY,
-    )  # fmt: skip
-    return {
-        **nothing,
-        "LogConfig": {"Type": "local", "Config": Anything(dict)},
-        "NetworkMode": "none",
-        "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-        "CapDrop": ["ALL"],
-        "CgroupnsMode": "private",
-        "GroupAdd": [str(TEAM)],
-        "IpcMode": "private",
-        "SecurityOpt": ["no-new-privileges"],
-        "Tmpfs": {f"/home/{EVE}": f"rw,exec,nosuid,nodev,mode=0700,uid={EVE},gid={EVE}"},
-        "UsernsMode": "host",
-        "ShmSize": 32 * MIB,
-        "Runtime": "runc",
-        "ConsoleSize": ([0, 0], *EMPTY),
-        "Memory": 64 * MIB,
-        "MemorySwap": 64 * MIB,
-        "NanoCpus": 500_000_000,
-        "PidsLimit": 4096,
-        "Init": True,
-        "DeviceRequests": [{"Driver": "nvidia", "Count": 0, "DeviceIDs": [running.card],
-                            "Capabilities": [["gpu", "compute", "utility"]], "Options": {}}],
-        "Mounts": Anything(list),  # the next test's
-        "MaskedPaths": Anything(list),
-        "ReadonlyPaths": Anything(list),
-    }  # fmt: skip
-
-
 def config(running: Running) -> Mapping[str, Check]:
     """Every field that an engine's Config may have."""
     nothing = dict.fromkeys(
@@ -191,10 +150,6 @@ def compare(seen: Mapping[str, Any], table: Mapping[str, Check]) -> None:
     assert not wrong
     set_on_purpose = {name for name, value in table.items() if not isinstance(value, tuple)}
     assert not set_on_purpose - seen.keys(), "fields that were asked for and are not there"
-
-
-def test_every_field_of_hostconfig_is_known_and_right(running: Running) -> None:
-    compare(running.inspected["HostConfig"], host_config(running))
 
 
 def test_every_field_of_config_is_known_and_right(running: Running) -> None:
@@ -314,7 +269,7 @@ def test_its_cgroup_limits_it(running: Running) -> None:
 
 def test_the_table_notices_a_field_that_it_does_not_know(running: Running) -> None:
     with pytest.raises(AssertionError, match="does not know"):
-        compare({**running.inspected["HostConfig"], "NewIn2030": None}, host_config(running))
-    for name, value in {"Privileged": True, "PidMode": "host", "CapAdd": ["ALL"], "UsernsMode": ""}.items():
+        compare({**running.inspected["Config"], "NewIn2030": None}, config(running))
+    for name, value in {"User": "", "Healthcheck": {"Test": ["CMD", "x"]}, "Volumes": {"/x": {}}, "Labels": {}}.items():
         with pytest.raises(AssertionError):
-            compare({**running.inspected["HostConfig"], name: value}, host_config(running))
+            compare({**running.inspected["Config"], name: value}, config(running))
