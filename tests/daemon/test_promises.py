@@ -67,12 +67,13 @@ def test_a_foreign_process_keeps_a_job_waiting_and_is_named(
 
 def test_a_driver_that_hangs_stalls_nothing(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:
     driver = fake_nvml(2)
-    with Daemon(tmp_path / "d", env=driver.environment({}), config=QUICK) as daemon:
+    impatient = {"gpus": {"poll": 0.05, "timeout": 0.5}}
+    with Daemon(tmp_path / "d", env=driver.environment({}), config=impatient) as daemon:
         (running,) = daemon.submit({"name": "a", "command": ["sleep", "60"], "num_gpus": 1})
         eventually("it runs", lambda: daemon.job(running)["state"] == "running")
         driver.faults.append(Fault("nvmlDeviceGet*", delay=600.0))
         driver.write()
-        (waits,) = daemon.submit({"name": "b", "command": ["true"], "num_gpus": 1, "begin": "+2s"})
+        (waits,) = daemon.submit({"name": "b", "command": ["true"], "num_gpus": 1, "begin": "+3s"})
         eventually("stale", lambda: daemon.job(waits)["reason"]["code"] == "inventory_stale")
         (plain,) = daemon.submit({"name": "c", "command": ["true"]})
         assert daemon.wait(plain)[0]["state"] == "succeeded"

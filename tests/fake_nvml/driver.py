@@ -25,14 +25,16 @@ class Card:
     mig: int = -1
     lost: bool = False
     persistent: bool = True
+    minor: int | None = None  #: N of /dev/nvidiaN; its place in the driver's list where that is None
 
     def line(self) -> str:
         """As the state file has it."""
+        minor = "" if self.minor is None else f" minor={self.minor}"
         return (
             f"gpu uuid={self.uuid} name={self.name.replace(' ', '_')} bus={self.bus} total={self.total}"
             f" used={self.used} reserved={self.reserved} util={self.utilization} temp={self.temperature}"
             f" power={round(self.power * 1000)} cc={self.capability} mig={self.mig} lost={int(self.lost)}"
-            f" persist={int(self.persistent)}"
+            f" persist={int(self.persistent)}{minor}"
         )
 
 
@@ -114,7 +116,7 @@ class FakeDriver:
         """More cards, each on a bus of its own, with UUIDs that say their place; written at once."""
         for place in range(len(self.cards), len(self.cards) + count):
             self.cards.append(
-                Card(f"GPU-{place:08x}-0000-4000-8000-000000000000", bus=f"00000000:{place + 1:02X}:00.0")
+                Card(f"GPU-{place:08x}-0000-4000-8000-000000000000", bus=f"00000000:{place + 1:02X}:00.0", minor=place)
             )
         return self.write()
 

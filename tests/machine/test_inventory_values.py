@@ -38,13 +38,37 @@ def look(driver: FakeDriver, *, plain: bool = False) -> Inventory:
 def test_every_value_of_a_card(fake_nvml: Make, plain: bool) -> None:
     driver = fake_nvml(2)
     driver.cards[1] = Card(
-        "GPU-b", "NVIDIA A100-SXM4-40GB", "00000000:81:00.0", 40 * GIB, 3 * GIB, GIB, 71, 55, 250.5, "8.0"
+        "GPU-b", "NVIDIA A100-SXM4-40GB", "00000000:81:00.0", 40 * GIB, 3 * GIB, GIB, 71, 55, 250.5, "8.0", minor=3
     )
     driver.write()
     assert look(driver, plain=plain) == Inventory(
         (
-            Gpu(driver.cards[0].uuid, 0, "NVIDIA H100 80GB HBM3", 80 * GIB, 0, 0, 70.0, 33, "9.0", "00000000:01:00.0"),
-            Gpu("GPU-b", 1, "NVIDIA A100-SXM4-40GB", 40 * GIB, 3 * GIB, 71, 250.5, 55, "8.0", "00000000:81:00.0"),
+            Gpu(
+                driver.cards[0].uuid,
+                0,
+                "NVIDIA H100 80GB HBM3",
+                80 * GIB,
+                0,
+                0,
+                70.0,
+                33,
+                "9.0",
+                "00000000:01:00.0",
+                minor=0,
+            ),
+            Gpu(
+                "GPU-b",
+                1,
+                "NVIDIA A100-SXM4-40GB",
+                40 * GIB,
+                3 * GIB,
+                71,
+                250.5,
+                55,
+                "8.0",
+                "00000000:81:00.0",
+                minor=3,
+            ),
         )
     )
 

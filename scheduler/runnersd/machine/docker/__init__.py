@@ -6,6 +6,8 @@
     staging     containers made early, for the next job of a card
     sweep       containers and gates that nobody wants any more
     keeper      keeps the locks of containers' cards, daemon or no daemon
+    sight       one look at a container, by the engine's word and the kernel's
+    stopping    the end that was asked for, and how far it has come
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
     record      the file that makes an attempt run once, and says later which container it was

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from runners.api import Code
 from runnersd.machine import LaunchFailed
@@ -27,42 +26,24 @@ from runnersd.machine.docker.making import Making
 from runnersd.machine.docker.output import Output
 from runnersd.machine.docker.reconcile import Known, Look, Step, step
 from runnersd.machine.docker.record import RecordFile
+from runnersd.machine.docker.sight import Sight
+from runnersd.machine.docker.stopping import Stopping
 from runnersd.machine.docker.surroundings import Surroundings
 from runnersd.machine.docker.watch import Watch
-from runnersd.machine.host.processes import Process
 from runnersd.model import Launch, Outcome, Reason, RunName
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 #: Seconds between looks at a container that is expected to change: the first, the longest.
 _SOON = (0.05, 2.0)
 #: Seconds between looks at one that runs, beside the engine's news.
 RECONCILE = 15.0
-#: Seconds between two looks that count as one ghost's.
-_GHOST_EVERY = 5.0
 #: Seconds in which a shell comes to its gate: one that has not by then never will.
 _DEAF = 60.0
 #: Seconds in which who still waits at a gate hears the word: who does not has passed before.
 _PASSED = 2.0
 #: Ends of attempts of which nothing ran.
 _NEVER_RAN = frozenset({Code.LAUNCH_FAILED, Code.CANCELLED_BY})
-
-
-@dataclass(slots=True)
-class _Stop:
-    """How far the end that was asked for has come. Times are the loop's."""
-
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    at_once: bool = False
-    told: bool = False
-    kill_at: float = 0.0
-
-    @property
-    def asked(self) -> bool:
-        """Whether it was."""
-        return self.event.is_set()
 
 
 class ContainerAttempt:
@@ -75,9 +56,10 @@ class ContainerAttempt:
         self.run, self.record, self.launch = run, record, launch
         self.started: asyncio.Future[float | LaunchFailed] = loop.create_future()
         self.over: asyncio.Future[Outcome] = loop.create_future()
-        self.stopping = _Stop()
+        self.stopping = Stopping()
         self._around = around
         self.gate = Gate(Path(record.said.gate) if record.said.gate else around.gates / str(run))
+        self._sight = Sight(run, record, around.connection)
         self._force = Force(around.connection, record)
         self._output = Output(around.connection, record, base)
         self._making = Making(run, launch, around, self.gate) if launch is not None else None
@@ -86,8 +68,6 @@ class ContainerAttempt:
         self._cards_kept = False
         self._first_is_gone = False  #: its first process, and so everything in its pid namespace
         self._orphaned = False  #: the shim that held it ended before it did
-        self._ghostly, self._ghost_seen = 0, 0.0
-        self._doubted: float | None = None
         self._pause = _SOON[0]
 
     # -- what the launcher does with it --------------------------------------------------------------------------------
@@ -114,9 +94,7 @@ class ContainerAttempt:
 
     def stop(self, *, at_once: bool) -> None:
         """It has to end."""
-        self.stopping.event.set()
-        if at_once and not self.stopping.at_once:
-            self.stopping.at_once, self.stopping.kill_at = True, 0.0
+        self.stopping.ask(at_once=at_once)
         self.wake()
 
     async def signal(self, number: int) -> None:
@@ -147,7 +125,7 @@ class ContainerAttempt:
         await self._guarded(self._step)
 
     async def _step(self) -> None:
-        look, seen = await self._look()
+        look, seen = await self._sight.look(self._adopt_made, gone=self._first_is_gone)
         said = self.record.said
         known = Known(said.container is not None, said.starting, said.may_have_run, said.began is not None)
         await self._do(step(known, look), look, seen)
@@ -163,39 +141,6 @@ class ContainerAttempt:
         except (EngineError, OSError) as error:
             log.warning("job %d, attempt %d: %s; looking again", self.run.job, self.run.attempt, error)
             await self._wait(self._slower())
-
-    async def _look(self) -> tuple[Look, dict[str, Any] | None]:
-        said = self.record.said
-        seen: dict[str, Any] | None = None
-        try:
-            seen = await self._connection.inspect(said.container or body.name_of(self.run))
-        except NotFound:
-            status = "absent"
-        except EngineError:
-            return Look("unreachable", True), None
-        else:
-            status = result.status(seen)
-            if said.container is None:
-                self._adopt_made(seen)
-        same = True
-        if status in ("created", "ended") and said.instance is not None:
-            try:  # after it was asked: whoever answers now has been there all the time
-                same = await self._connection.instance() in (None, said.instance)
-            except EngineError:
-                return Look("unreachable", True), None
-        container = self.record.said.container
-        alive: list[Process] = []
-        if container is not None and not (self._first_is_gone and status == "ended"):
-            alive = await asyncio.to_thread(kernel.alive, container)
-        ghostly, now = 0, asyncio.get_running_loop().time()
-        self._doubted = (self._doubted or now) if status == "created" and not alive else None
-        if status == "running" and not alive:
-            if self._ghostly == 0 or now - self._ghost_seen >= _GHOST_EVERY:
-                ghostly, self._ghostly, self._ghost_seen = self._ghostly, self._ghostly + 1, now
-        else:
-            self._ghostly = 0
-        doubted = now - self._doubted if self._doubted is not None else 0.0
-        return Look(status, bool(alive), same, ghostly, doubted), seen  # type: ignore[arg-type]
 
     async def _do(self, what: Step, look: Look, seen: dict[str, Any] | None) -> None:
         match what:
@@ -256,7 +201,7 @@ class ContainerAttempt:
 
     async def _create(self) -> None:
         assert self._making is not None
-        container, gated = await self._unless_stopped(self._making.create(), "make its container")
+        container, gated = await self.stopping.before(self._making.create(), "make its container")
         self._has(container, gated)
 
     def _has(self, container: str, gated: bool) -> None:
@@ -281,7 +226,7 @@ class ContainerAttempt:
         self.record.add(durable=not gated, starting=instance, asked=time.time(),
                         live_restore=engine is not None and engine.live_restore)  # fmt: skip
         try:
-            await self._unless_stopped(self._connection.start(container), "start its container")
+            await self.stopping.before(self._connection.start(container), "start its container")
         except Unavailable:
             self.record.add(unasked=True)
             raise
@@ -292,24 +237,6 @@ class ContainerAttempt:
             await self._see(seen)
             return
         await self._see(await self._connection.inspect(container))
-
-    async def _unless_stopped(self, call: Coroutine[Any, Any, T], what: str) -> T:
-        """Wait for a call's answer, but not longer than until the end is asked for.
-
-        Raises:
-            UnknownOutcome: that came first.
-        """
-        task = asyncio.get_running_loop().create_task(call)
-        stopped = asyncio.get_running_loop().create_task(self.stopping.event.wait())
-        try:
-            await asyncio.wait((task, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise UnknownOutcome(f"cannot wait any longer to {what}: it has to end")
-        finally:
-            for one in (task, stopped):
-                one.cancel()
-            await asyncio.gather(task, stopped, return_exceptions=True)
 
     async def _see(self, seen: dict[str, Any]) -> None:
         if result.status(seen) == "running":
@@ -418,18 +345,7 @@ class ContainerAttempt:
             self.record.add(stopped=text)
             self._settle(Outcome(None, failure=Reason(Code.CANCELLED_BY, text)))
             return True
-        now = asyncio.get_running_loop().time()
-        if not stop.told:
-            stop.told = True
-            if not said.told and said.pid is not None and kernel.process_started(said.pid) == said.start:
-                self.record.add(told=True)
-            if not stop.at_once:
-                await self._force.signal(signal.SIGTERM)
-                now = asyncio.get_running_loop().time()
-            stop.kill_at = now if stop.at_once else now + self.record.said.grace
-        if now >= stop.kill_at:
-            stop.kill_at = now + 1.0
-            await self._force.kill()
+        await stop.press(self.record, self._force)
         return False
 
     # -- ending --------------------------------------------------------------------------------------------------------
@@ -505,9 +421,7 @@ class ContainerAttempt:
         return pause
 
     async def _wait(self, seconds: float) -> None:
-        if self.stopping.asked:
-            left = self.stopping.kill_at - asyncio.get_running_loop().time() if self.stopping.told else 0.0
-            seconds = min(seconds, max(left, 0.005))
+        seconds = min(seconds, self.stopping.left)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
