@@ -226,3 +226,12 @@ class TestRecord:
         said.take({"unasked": True})
         assert (said.starting, said.instance) == (False, None)
         assert "from the future" not in {one.name for one in fields(said)}
+
+
+def test_news_of_a_kill_for_want_of_memory_counts_though_the_state_does_not_say_so_yet() -> None:
+    limited = {"HostConfig": {"Memory": 64 << 20}}
+    killed = {"State": {"ExitCode": 137, "OOMKilled": False}, **limited}
+    assert result.may_be_out_of_memory(killed, Record())
+    assert not result.may_be_out_of_memory(killed, Record(told=True))
+    assert not result.may_be_out_of_memory({"State": {"ExitCode": 137, "OOMKilled": False}}, Record())
+    assert not result.may_be_out_of_memory({"State": {"ExitCode": 1}, **limited}, Record())

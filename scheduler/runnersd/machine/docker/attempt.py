@@ -42,6 +42,8 @@ RECONCILE = 15.0
 _DEAF = 60.0
 #: Seconds in which who still waits at a gate hears the word: who does not has passed before.
 _PASSED = 2.0
+#: Seconds in which the news of a kill for want of memory may come after that of the end.
+_LATE_NEWS = 0.5
 #: Ends of attempts of which nothing ran.
 _NEVER_RAN = frozenset({Code.LAUNCH_FAILED, Code.CANCELLED_BY})
 
@@ -64,6 +66,7 @@ class ContainerAttempt:
         self._output = Output(around.connection, record, base)
         self._making = Making(run, launch, around, self.gate) if launch is not None else None
         self._woken = asyncio.Event()
+        self._ran_out = asyncio.Event()
         self._watched: Watch | None = None
         self._cards_kept = False
         self._first_is_gone = False  #: its first process, and so everything in its pid namespace
@@ -91,6 +94,10 @@ class ContainerAttempt:
         if self._first_is_gone:
             self._output.ended.set()
         self.wake()
+
+    def ran_out(self) -> None:
+        """The engine says that the kernel has killed something of it for want of memory."""
+        self._ran_out.set()
 
     def stop(self, *, at_once: bool) -> None:
         """It has to end."""
@@ -359,9 +366,14 @@ class ContainerAttempt:
         never = None if said.gated else result.exec_failure(seen, self._output.last_error)
         if never is not None:
             raise LaunchFailed(never)
+        if result.may_be_out_of_memory(seen, said):
+            with contextlib.suppress(TimeoutError):  # an engine may hear of that after the end
+                async with asyncio.timeout(_LATE_NEWS):
+                    await self._ran_out.wait()
         end = result.outcome(
             seen,
             said,
+            out_of_memory=self._ran_out.is_set(),
             boot=self._around.boot,
             booted_at=self._around.booted_at,
             same_engine=same_engine,

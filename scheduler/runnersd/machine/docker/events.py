@@ -19,25 +19,25 @@ log = logging.getLogger(__name__)
 LONGEST = 1 << 18
 
 
-async def ended_containers(connection: Connection, database: str) -> AsyncIterator[str]:
-    """Ids of this database's containers, each when the engine says that it has died. The first item is empty: the
-    engine is listening. Ends when the stream does.
+async def news(connection: Connection, database: str) -> AsyncIterator[tuple[str, str]]:
+    """What the engine says of this database's containers: each id, with `die` or `oom`. The first is empty: the engine
+    is listening. Ends when the stream does.
 
     Raises:
         EngineError: it broke off.
     """
     filters = {"type": ["container"], "event": ["die", "oom"], "label": [f"{DATABASE}={database}"]}
     async with connection.stream("events", {"filters": json.dumps(filters)}, "listen to the engine") as chunks:
-        yield ""
+        yield "", ""
         async for line in lines(chunks):
             try:
                 said = json.loads(line)
-                container = said["Actor"]["ID"]
+                container, what = said["Actor"]["ID"], said["Action"]
             except (ValueError, KeyError, TypeError, RecursionError):
                 log.warning("the engine sent something that is not an event: %r", line[:80])
                 continue
-            if isinstance(container, str):
-                yield container
+            if isinstance(container, str) and isinstance(what, str):
+                yield container, what
 
 
 async def lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -308,12 +308,14 @@ class DockerLauncher:
         self.changed()
 
     async def _listen(self) -> None:
-        async for container in events.ended_containers(self._connection, self._database):
+        async for container, what in events.news(self._connection, self._database):
             if not container:
                 self._wake_all()  # whatever happened while nobody listened
                 continue
             attempt = self._by_container.get(container)
-            if attempt is not None:
+            if attempt is not None and what == "oom":
+                attempt.ran_out()
+            elif attempt is not None:
                 attempt.died()
         raise EngineError("the engine ended its news")
 

@@ -63,12 +63,14 @@ def outcome(
     same_engine: bool,
     answered_at: float | None,
     orphaned: bool = False,
+    out_of_memory: bool = False,
 ) -> Outcome:
     """How a container that has ended did so. ``said`` is the attempt's record.
 
     ``boot`` and ``booted_at`` are this boot of the machine's. ``same_engine`` is whether the engine that
     had it was still there after this was ``seen``, ``answered_at`` when (Unix seconds) that one last let somebody in,
-    as far as is known. ``orphaned`` is whether the shim that held it ended before it did.
+    as far as is known. ``orphaned`` is whether the shim that held it ended before it did, ``out_of_memory`` whether the
+    engine had news of a kill for that, which may be before its own state says so.
     """
     state = seen["State"]
     code = int(state.get("ExitCode") or 0)
@@ -92,13 +94,20 @@ def outcome(
         return _lost(began, f"the engine lost sight of it: {why}")
     signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
     failure = None
-    if code != 0 and state.get("OOMKilled") and not said.told:
+    killed = state.get("OOMKilled") or (out_of_memory and code == _KILLED)
+    if code != 0 and killed and not said.told:
         limit = int((seen.get("HostConfig") or {}).get("Memory") or 0)
         text = f"it ran out of memory: its limit is {format_size(limit)}" if limit else "the machine ran out of memory"
         failure = Reason(Code.OUT_OF_MEMORY, text)
     if finished is not None and began is not None:
         finished = max(finished, began)  # engines take down a start late, after a short end
     return Outcome(code, signal, started_at=began, finished_at=finished, failure=failure, stopped=said.told)
+
+
+def may_be_out_of_memory(seen: Mapping[str, Any], said: Record) -> bool:
+    """Whether it was killed in a way that the want of memory would explain, though the engine does not say so yet."""
+    state, limit = seen["State"], (seen.get("HostConfig") or {}).get("Memory")
+    return bool(limit) and int(state.get("ExitCode") or 0) == _KILLED and not state.get("OOMKilled") and not said.told
 
 
 def start_failure(seen: Mapping[str, Any], said: str) -> str:
