@@ -94,6 +94,27 @@ def test_what_ends_while_the_engine_is_away_has_its_true_end(
         nothing_left(engine, daemon)
 
 
+def test_a_containerd_that_dies_costs_no_job_and_is_no_jobs_failure(
+    tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver
+) -> None:
+    engine = new_docker_engine()
+    with daemon_on(engine.socket, tmp_path / "d", driver=fake_nvml(2)) as daemon, CardWatch(engine):
+        evidence = Evidence(daemon)
+        [runs] = daemon.submit(job("runs", 2.0, 3, num_gpus=1))
+        evidence.await_start(runs)
+        engine.kill_containerd()
+        [begins] = daemon.submit(job("begins", 0.0, 4, num_gpus=1))
+        eventually("its start was refused", lambda: f"job {begins}: cannot start" in daemon.log.read_text())
+        assert daemon.job(begins)["state"] == "starting"
+        engine.start()
+
+        found = {one["id"]: one for one in daemon.wait(runs, begins)}
+
+        check(evidence.lines(), found, {runs: 3, begins: 4}, lost=())
+        assert [one["attempt"] for one in found.values()] == [1, 1]
+        nothing_left(engine, daemon)
+
+
 @pytest.mark.slow
 def test_an_engine_that_comes_back_with_nothing_leaves_no_process_behind(
     tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver

@@ -87,7 +87,7 @@ def test_killed_when_a_payload_says_that_it_starts(
     live_restore: bool, gated: bool, tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver
 ) -> None:
     engine = new_docker_engine(config={"live-restore": live_restore})
-    rounds(20, at_its_line, engine, tmp_path / "d", fake_nvml(1), gated=gated)
+    rounds(10, at_its_line, engine, tmp_path / "d", fake_nvml(1), gated=gated)
 
 
 @pytest.mark.slow
@@ -98,4 +98,4 @@ def test_killed_soon_after_a_start_was_asked_for(
     live_restore: bool, gated: bool, tmp_path: Path, new_docker_engine: NewEngine, fake_nvml: NewDriver
 ) -> None:
     engine = new_docker_engine(config={"live-restore": live_restore})
-    rounds(25, soon_after_its_start_was_asked_for, engine, tmp_path / "d", fake_nvml(1), gated=gated)
+    rounds(8, soon_after_its_start_was_asked_for, engine, tmp_path / "d", fake_nvml(1), gated=gated)

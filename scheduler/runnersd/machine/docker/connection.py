@@ -44,6 +44,8 @@ NEWEST, OLDEST = (1, 51), (1, 40)
 _TAR = 1 << 16
 #: aiodocker says this status when nobody answers.
 _NOBODY = 900
+#: How the engine's message ends when containerd, below it, does not answer.
+_NO_CONTAINERD = ": unavailable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +333,8 @@ def _translated(what: str, error: DockerError, silent: type[EngineError]) -> Eng
     if error.status == _NOBODY:
         never = isinstance(error.__context__, aiohttp.ClientConnectorError)
         return Unavailable(text) if never else silent(text)
+    if error.status == 503 or error.message.rstrip().endswith(_NO_CONTAINERD):
+        return silent(text)
     return {404: NotFound, 409: Conflict}.get(error.status, Refused)(text)
 
 
