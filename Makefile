@@ -106,8 +106,9 @@ test: $(VENV)/.dev system-packages ## the tests
 	$(BIN)/pytest -m 'not slow and not systemd'
 
 .PHONY: test-faults
+# The same seeds each time, so that a change is judged by itself; `make test-faults SEED=N` leads other lives.
 test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, malformed files, full disks, many seeds
-	$(BIN)/pytest -m 'slow and not systemd' --timeout 1200
+	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd' --timeout 1200
 
 .PHONY: test-systemd
 test-systemd: $(VENV)/.dev system-packages ## the shipped units under a real systemd, in a container
