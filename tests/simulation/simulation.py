@@ -49,6 +49,9 @@ class Simulation:
         self.disk = Disk(Path(self._folder.name) / "runnersd.db", seed)
         self.machine = WatchedMachine(cards, self.disk, seed=seed, clock=self.clock)
         self.config = config
+        self.highest_limit = (
+            config.jobs.max_running
+        )  #: a store that goes back to its rows may have more live than the last
         self.free_disk = 1 << 50
         self.told = Told()
         self.wrongs = self.machine.wrongs
@@ -257,6 +260,7 @@ class Simulation:
     def configure(self, config: Config) -> None:
         """Give the daemon, and those after it, another configuration."""
         self.config = config
+        self.highest_limit = max(self.highest_limit, config.jobs.max_running)
         self.engine.configure(config)
 
     def move_clock(self, seconds: float) -> None:

@@ -163,6 +163,9 @@ class Attempts:
         if current is not None and current.state is JobState.STARTING:
             if obstacle is None:
                 await self._start(current, run)
+            elif obstacle.code is Code.GPU_LOST:  # it may have begun, as far as its record says: it has to end
+                now = self._clock()
+                self._store.record(lifecycle.Stopping(job.id, job.attempt, obstacle, now), now)
             else:
                 await self.launcher(job).stop(run)  # nobody knows whether it had begun: now it never will
         current = self._current(job)
