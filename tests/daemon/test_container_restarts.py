@@ -135,6 +135,7 @@ def test_a_time_limit_is_kept_over_a_restart(lab: Lab) -> None:
 def test_containers_of_jobs_that_nobody_remembers_are_left_alone(lab: Lab) -> None:
     """A database that was lost: what runs may be somebody's training."""
     (id,) = lab.submit({"name": "a", "command": "sleep 60"})
+    eventually("it runs", lambda: lab.daemon.job(id)["state"] == "running")
     database = lab.inspect(id)["Config"]["Labels"]["runners.database"]
     made = lab.engine.docker(
         "run", "-d", "--label", f"runners.database={database}", "--label", "runners.job=99999",
