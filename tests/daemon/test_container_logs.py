@@ -53,6 +53,15 @@ def test_many_lines_and_long_ones_are_whole(lab: Lab) -> None:
     assert lab.out(unended["id"]) == "no newline"
 
 
+@pytest.mark.slow
+def test_what_is_written_faster_than_it_can_be_read_is_whole(lab: Lab) -> None:
+    """The container has ended long before the engine has handed its output over."""
+    (id,) = lab.submit({"name": "a", "command": "seq 1000000"})
+    (job,) = lab.daemon.wait(id, patience=300)
+    assert job["state"] == "succeeded"
+    assert lab.out(id) == "".join(f"{n}\n" for n in range(1, 1_000_001))
+
+
 def test_output_comes_while_it_runs(lab: Lab, follow: Callable[..., subprocess.Popen[bytes]]) -> None:
     (id,) = lab.submit(
         {"name": "a", "command": "echo one; echo err >&2; while [ ! -e gate ]; do sleep 0.02; done; echo two"}

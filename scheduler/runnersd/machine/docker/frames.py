@@ -8,6 +8,7 @@ engine's buffer comes in several frames of one time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 _HEADER = 8
@@ -15,6 +16,8 @@ _HEADER = 8
 LARGEST = 1 << 26
 #: A time is cut off at the first blank, which is never further away than this.
 _TIME = 64
+#: Nanoseconds by which an engine may write down a piece of one stream after a newer one of the other.
+LATE = 5 * 10**9
 
 
 class Piece(NamedTuple):
@@ -55,10 +58,12 @@ class Demultiplexer:
 
 
 class Position(NamedTuple):
-    """How far a copy of one stream has come: the time of the last piece copied, and how many of that time have been."""
+    """How far a copy of one stream has come: the time of the last piece copied, how many of that time have been, and
+    whether its line goes on."""
 
     at: str = ""
     pieces: int = 0
+    goes_on: bool = False
 
 
 class Resume:
@@ -75,16 +80,28 @@ class Resume:
 
     @property
     def since(self) -> str:
-        """The time before which everything has been copied; empty when that may be nothing."""
-        return min((position.at for position in self.positions), key=comparable)
+        """The time from which on to ask an engine (Unix seconds, as its API wants them); empty for all there is.
+
+        What comes next in a stream is no older than its last piece. It is about as new as the newest of the other
+        stream, unless it goes on with a line that was begun before.
+        """
+        times = [nanoseconds(position.at) for position in self.positions]
+        newest = max(times)
+        if not newest:
+            return ""
+        bounds = [
+            time if position.goes_on else max(time, newest - LATE)
+            for time, position in zip(times, self.positions, strict=True)
+        ]
+        return f"{min(bounds) // 10**9}.{min(bounds) % 10**9:09}"
 
     def fresh(self, piece: Piece) -> bool:
         """Whether the piece has not been copied yet; from then on it has."""
         number = piece.stream - 1
         if self._from[number] and self._copied(number, piece.at):
             return False
-        at, pieces = self.positions[number]
-        self.positions[number] = Position(piece.at, pieces + 1 if piece.at == at else 1)
+        at, pieces, _ = self.positions[number]
+        self.positions[number] = Position(piece.at, pieces + 1 if piece.at == at else 1, piece.data[-1:] != b"\n")
         return True
 
     def _copied(self, number: int, at: str) -> bool:
@@ -97,6 +114,14 @@ class Resume:
         if at != last:
             self._from[number] = ""
         return False
+
+
+def nanoseconds(at: str) -> int:
+    """An engine's time in nanoseconds of Unix time; 0 for no time."""
+    if not at:
+        return 0
+    whole, _, fraction = comparable(at).partition(".")
+    return int(datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()) * 10**9 + int(fraction)
 
 
 def comparable(at: str) -> str:

@@ -27,10 +27,12 @@ _AGAIN = (0.1, 5.0)  # seconds before a stream that broke is opened again: the f
 
 
 class LogCopy:
-    """Copies one container's output into two files, each at most ``limit`` bytes. ``truncated`` when more came."""
+    """Copies one container's output into two files, each at most ``limit`` bytes. ``truncated`` when more came;
+    ``received`` is how many bytes the engine has sent."""
 
     def __init__(self, connection: Connection, container: str, out: str, err: str, limit: int) -> None:
         self.truncated = False
+        self.received = 0
         self._connection = connection
         self._container = container
         self._paths = (out, err)
@@ -49,25 +51,28 @@ class LogCopy:
             while True:
                 # An engine may end a stream that it follows before the last lines are in it. What is asked for once
                 # the container is known to have ended is whole.
-                last = ended.is_set()
+                last, failed = ended.is_set(), False
                 try:
                     await self._copy(follow=not last)
                     pause = _AGAIN[0]
                 except NotFound:
                     return  # removed by hand: what was copied is what there is
                 except EngineError as error:
+                    failed = last
                     if last:
-                        log.warning("the last output of container %s may be missing: %s", self._container[:12], error)
-                        return
+                        log.warning("container %s: %s; asking for its last output again", self._container[:12], error)
                 except ValueError as error:
                     log.warning("container %s: %s; the rest of its output is left out", self._container[:12], error)
                     self.truncated = True
                     return
-                if last:
+                if last and not failed:
                     return
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await ended.wait()
+                if failed:
+                    await asyncio.sleep(pause)
+                else:
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await ended.wait()
                 pause = min(pause * 2, longest)
         finally:
             self.close()
@@ -78,10 +83,11 @@ class LogCopy:
         demultiplexer = Demultiplexer()
         params = {"follow": "1" if follow else "0", "stdout": "1", "stderr": "1", "timestamps": "1"}
         if resume.since:
-            params["since"] = _unix(resume.since)
+            params["since"] = resume.since
         path = f"containers/{self._container}/logs"
         async with self._connection.stream(path, params, f"read the output of {self._container[:12]}") as chunks:
             async for chunk in chunks:
+                self.received += len(chunk)
                 fresh = [piece for piece in demultiplexer.feed(chunk) if resume.fresh(piece)]
                 for number in (0, 1):
                     self._keep(number, b"".join(piece.data for piece in fresh if piece.stream == number + 1))
@@ -119,7 +125,7 @@ class LogCopy:
         with suppress(FileNotFoundError, ValueError, KeyError, TypeError):
             with open(self._note, encoding="ascii") as file:
                 said = json.load(file)
-            read = [Position(str(at), int(pieces)) for at, pieces in said["positions"]]
+            read = [Position(str(at), int(pieces), bool(goes_on)) for at, pieces, goes_on in said["positions"]]
             sizes, positions, truncated = [int(size) for size in said["sizes"]], read, bool(said["truncated"])
         for number, path in enumerate(self._paths):
             if sizes[number] <= self._limit:  # past it the last bytes are the word that something was left out
@@ -150,12 +156,3 @@ class LogCopy:
         """Remove the note: the logs are whole, and nobody will go on with them."""
         with suppress(FileNotFoundError):
             os.unlink(self._note)
-
-
-def _unix(at: str) -> str:
-    """The engine's time (RFC 3339, UTC) as seconds with nanoseconds, as its `since` wants it."""
-    from datetime import UTC, datetime
-
-    whole, _, fraction = at.rstrip("Z").partition(".")
-    seconds = int(datetime.strptime(whole, "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp())
-    return f"{seconds}.{fraction:0<9}"

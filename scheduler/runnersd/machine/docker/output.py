@@ -13,8 +13,8 @@ from runnersd.machine.docker.record import RecordFile
 
 log = logging.getLogger(__name__)
 
-#: Seconds for the last output to arrive once a container has ended.
-_LAST_WORDS = 10.0
+#: Seconds without any of it after which the rest of an ended container's output is given up.
+_SILENCE = 10.0
 
 
 class Output:
@@ -54,16 +54,20 @@ class Output:
             self._copying = None
 
     async def whole(self) -> bool:
-        """Its container has ended: wait until all of its output is here. False when it does not come."""
+        """Its container has ended: wait until all of its output is here, however much that is. False when it does not
+        come."""
         self.ended.set()
         if self._record.said.starting:
             self.copy()  # it may have run and ended while nobody watched
-        if self._copying is None:
+        if self._copying is None or self._logs is None:
             return True
-        done, _ = await asyncio.wait([self._copying], timeout=_LAST_WORDS)
-        if not done:
-            log.warning("the last output in %s did not arrive in %g s", self._base, _LAST_WORDS)
-        return bool(done)
+        while not self._copying.done():
+            before = self._logs.received
+            done, _ = await asyncio.wait([self._copying], timeout=_SILENCE)
+            if not done and self._logs.received == before:
+                log.warning("the last output in %s did not arrive: nothing came for %g s", self._base, _SILENCE)
+                return False
+        return True
 
     def close(self) -> None:
         """Leave off; the next daemon goes on."""
