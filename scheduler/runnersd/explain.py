@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from runners.api import Code, JobState
+from runnersd.lines import shape_of
 from runnersd.model import Job, Reason
 from runnersd.planner import Plan, World
-from runnersd.snapshot import shape_of
 
 #: Seconds past a stopped job's grace after which it is called stuck.
 STUCK_AFTER = 15.0

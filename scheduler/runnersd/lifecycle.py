@@ -70,6 +70,7 @@ class Ended(Event):
     reason: Reason
     exit_code: int | None = None
     at: float = 0.0
+    peak_memory: int | None = None  #: bytes that its processes had at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Requeued(Event):
     exit_code: int | None = None
     at: float = 0.0
     not_before: float | None = None
+    peak_memory: int | None = None  #: bytes that its processes had at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,24 +216,24 @@ def verdict(job: Job, outcome: Outcome, now: float) -> Event:
     ``now`` (Unix seconds) dates an end that nobody saw.
     """
     at = outcome.finished_at if outcome.finished_at is not None else now
-    code = outcome.exit_code
+    code, peak = outcome.exit_code, outcome.peak_memory
     if job.state is S.STOPPING and job.reason is not None and not _by_itself(job.reason, outcome):
         cause = job.reason
         if cause.code is Code.TIME_LIMIT:
-            return TimedOut(job.id, job.attempt, cause, code, at)
+            return TimedOut(job.id, job.attempt, cause, code, at, peak)
         if cause.code is Code.PREEMPTED:
-            return Requeued(job.id, job.attempt, cause, code, at, None)
+            return Requeued(job.id, job.attempt, cause, code, at, None, peak)
         if final(cause):
-            return Cancelled(job.id, job.attempt, cause, code, at)
+            return Cancelled(job.id, job.attempt, cause, code, at, peak)
         reason = cause
     else:
         reason = outcome.failure or exit_reason(code, outcome.signal)
     if reason.code is Code.OK:
-        return Succeeded(job.id, job.attempt, reason, code, at)
+        return Succeeded(job.id, job.attempt, reason, code, at, peak)
     if reason.code in RETRIED and job.failures < job.spec.retries:
         delay = min(job.spec.retry_delay * 2**job.failures, MAX_RETRY_DELAY)
-        return Requeued(job.id, job.attempt, reason, code, at, at + delay)
-    return Failed(job.id, job.attempt, reason, code, at)
+        return Requeued(job.id, job.attempt, reason, code, at, at + delay, peak)
+    return Failed(job.id, job.attempt, reason, code, at, peak)
 
 
 def _by_itself(cause: Reason, outcome: Outcome) -> bool:

@@ -1,9 +1,8 @@
-"""The jobs that matter now, indexed for the planner. Memory only; the store alone changes it, by whole jobs.
+"""The jobs that matter now, indexed for the planner, and what is known of their users. Memory only; the store alone
+changes it, by whole jobs.
 
-A decision must cost what changes, not what is queued. So a job enters the ready lists only when nothing but resources
-stands between it and its start, and those lists are kept per *shape* (what it asks for): jobs of one shape are
-interchangeable to the planner, so when the first does not fit the rest need not be looked at. Within a shape each
-pipeline shows one head, and a pipeline at its `num_jobs` shows none.
+A decision must cost what changes, not what is queued. So a job enters the ready lists (`runnersd.ready`) only when
+nothing but resources stands between it and its start.
 """
 
 from __future__ import annotations
@@ -14,33 +13,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from runners.api import WAITING, JobState
+from runnersd import lifecycle
+from runnersd.lines import shape_of
 from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId
+from runnersd.past.ends import lesson_of
+from runnersd.past.estimates import Estimate
+from runnersd.past.experience import Experience
+from runnersd.past.kinds import Kind, kind_of
+from runnersd.past.usage import Charge, Usage
 from runnersd.progress import Progress
+from runnersd.ready import Ready
+from runnersd.urgency import Measures, cards_of
 
-#: Queue order: higher priority first, then submission.
+#: Queue order, as people see it: higher priority first, then submission.
 Key = tuple[int, JobId]
 
 
-class Shape(NamedTuple):
-    """What a job asks of the machine. Jobs of one shape fit, or do not, alike."""
+class Learned(NamedTuple):
+    """What was learned from the end of an attempt, to be kept: of which kinds, and what its user's use amounts to."""
 
-    num_gpus: int
-    gpu_memory: int | None
-    gpu_shared: bool
-    gpu_model: str | None
-    gpus: tuple[str, ...]
-    cpus: float | None
-    memory: int | None
-    image: str | None  #: of a container; None on the host
-
-
-def shape_of(job: Job) -> Shape:
-    """The job's shape."""
-    spec = job.spec
-    image = spec.image if spec.run_in == "container" else None
-    return Shape(
-        spec.num_gpus, spec.gpu_memory, spec.gpu_shared, spec.gpu_model, spec.gpus, spec.cpus, spec.memory, image
-    )
+    uid: int
+    kinds: tuple[Kind, ...]
+    charge: Charge | None
 
 
 def key_of(job: Job) -> Key:
@@ -52,6 +46,7 @@ class Snapshot:
     """Every job of every pipeline that still has work to do. Readers must not change what they are given."""
 
     def __init__(self) -> None:
+        self._measures = Measures()
         self.clear()
 
     def clear(self) -> None:
@@ -61,10 +56,11 @@ class Snapshot:
         self.live: dict[JobId, Job] = {}
         self.holders: dict[GpuId, dict[JobId, Job]] = {}
         self.waiting: list[Key] = []  #: every queued or held job, in order
-        self.heads: dict[Shape, list[tuple[Key, PipelineId]]] = {}
+        self.experience = Experience()
+        self.usage = Usage()
+        self.lines = Ready(self.jobs, self.experience, self._measures)
+        self.outlook: dict[JobId, Estimate] = {}  #: what is thought of live jobs' durations
         self.doomed: set[JobId] = set()  #: waiting jobs whose need has failed
-        self._ready: dict[PipelineId, dict[Shape, list[Key]]] = {}
-        self._shapes: dict[Shape, Shape] = {}
         self._timers: list[tuple[float, JobId]] = []
         self._dependants: dict[JobId, set[PipelineId]] = {}
 
@@ -105,7 +101,7 @@ class Snapshot:
         waited = before.state in WAITING
         waits = job.state in WAITING
         if waited:
-            self._leave(before, progress)
+            self.lines.leave(before, shown=progress.shown)
             if not waits or key_of(job) != key_of(before):
                 del self.waiting[bisect_left(self.waiting, key_of(before))]
         if waits and (not waited or key_of(job) != key_of(before)):
@@ -139,7 +135,38 @@ class Snapshot:
             if job is not None and job.state is JobState.QUEUED and (job.not_before or 0) <= now:
                 progress = self.progress[job.pipeline.id]
                 if progress.open(job.position) and not self.ready(job):
-                    self._enter(job, progress)
+                    self.lines.enter(job, shown=progress.shown)
+
+    @property
+    def measures(self) -> Measures:
+        """What urgency and use are measured by."""
+        return self._measures
+
+    def measure(self, measures: Measures) -> None:
+        """Go by other measures from now on."""
+        if measures != self._measures:
+            self._measures = measures
+            self.lines.measure(measures)
+
+    def learn(self, before: Job, event: lifecycle.Event, at: float) -> Learned | None:
+        """Learn from an event that a job, which was ``before``, has taken at that time (Unix seconds)."""
+        lesson = lesson_of(before, event, at)
+        if lesson is None:
+            return None
+        uid, measures = before.pipeline.submitter.uid, self._measures
+        told: list[Kind] = []
+        if lesson.sample is not None:
+            kind = kind_of(before.spec)
+            told = self.experience.learn(uid, kind, before.spec.num_gpus, lesson.sample)
+            self.lines.learned(uid, kind)
+            for job in self.live.values():
+                if job.pipeline.submitter.uid == uid:
+                    self._look_ahead(job)
+        charge = None
+        if before.gpus:
+            cards = cards_of(shape_of(before), measures)
+            charge = self.usage.charge(uid, cards, lesson.start, lesson.end, measures.half_life)
+        return Learned(uid, tuple(told), charge)
 
     # -- what readers ask --------------------------------------------------------------------------------------------
 
@@ -148,21 +175,13 @@ class Snapshot:
         """When :meth:`advance` has something to do next (Unix seconds)."""
         return self._timers[0][0] if self._timers else None
 
-    def followers(self, pipeline: PipelineId, shape: Shape) -> Sequence[Key]:
-        """The pipeline's ready jobs of that shape, in order; its head is the first."""
-        return self._ready[pipeline][shape]
-
     def in_order(self) -> Iterator[Job]:
         """Every waiting job in queue order."""
         return (self.jobs[id] for _, id in self.waiting)
 
     def ready(self, job: Job) -> bool:
         """Whether nothing but resources and its pipeline's limit stands between the job and its start."""
-        keys = self._ready.get(job.pipeline.id, {}).get(shape_of(job))
-        if not keys:
-            return False
-        at = bisect_left(keys, key_of(job))
-        return at < len(keys) and keys[at] == key_of(job)
+        return self.lines.holds(job.id)
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -174,71 +193,33 @@ class Snapshot:
         if job.not_before is not None:
             heapq.heappush(self._timers, (job.not_before, job.id))
         else:
-            self._enter(job, progress)
-
-    def _enter(self, job: Job, progress: Progress) -> None:
-        shape = shape_of(job)
-        shape = self._shapes.setdefault(shape, shape)
-        shapes = self._ready.setdefault(job.pipeline.id, {})
-        keys = shapes.setdefault(shape, [])
-        shown = progress.shown
-        if shown and keys:
-            self._hide(shape, keys[0], job.pipeline.id)
-        key = key_of(job)
-        if not keys or keys[-1] < key:
-            keys.append(key)
-        else:
-            insort(keys, key)
-        if shown:
-            self._show(shape, keys[0], job.pipeline.id)
-
-    def _leave(self, job: Job, progress: Progress) -> None:
-        shapes = self._ready.get(job.pipeline.id)
-        if shapes is None:
-            return
-        shape = shape_of(job)
-        keys = shapes.get(shape)
-        if not keys:
-            return
-        at = bisect_left(keys, key_of(job))
-        if at == len(keys) or keys[at] != key_of(job):
-            return
-        shown = progress.shown
-        if shown:
-            self._hide(shape, keys[0], job.pipeline.id)
-        del keys[at]
-        if not keys:
-            del shapes[shape]
-        elif shown:
-            self._show(shape, keys[0], job.pipeline.id)
+            self.lines.enter(job, shown=progress.shown)
 
     def _show_or_hide(self, progress: Progress) -> None:
         """Show the pipeline's heads when it has come below its limit, hide them when it has reached it."""
         if progress.shown == progress.below_limit:
             return
-        for shape, keys in self._ready.get(progress.pipeline.id, {}).items():
-            if progress.shown:
-                self._hide(shape, keys[0], progress.pipeline.id)
-            else:
-                self._show(shape, keys[0], progress.pipeline.id)
+        if progress.shown:
+            self.lines.hide(progress.pipeline.id)
+        else:
+            self.lines.show(progress.pipeline.id)
         progress.shown = progress.below_limit
-
-    def _show(self, shape: Shape, key: Key, pipeline: PipelineId) -> None:
-        insort(self.heads.setdefault(shape, []), (key, pipeline))
-
-    def _hide(self, shape: Shape, key: Key, pipeline: PipelineId) -> None:
-        heads = self.heads[shape]
-        del heads[bisect_left(heads, (key, pipeline))]
-        if not heads:
-            del self.heads[shape]
 
     def _hold(self, job: Job) -> None:
         self.live[job.id] = job
+        self._look_ahead(job)
         for gpu in job.gpus:
             self.holders.setdefault(gpu, {})[job.id] = job
 
+    def _look_ahead(self, job: Job) -> None:
+        spec = job.spec
+        self.outlook[job.id] = self.experience.estimate(
+            job.pipeline.submitter.uid, kind_of(spec), spec.num_gpus, spec.time_limit
+        )
+
     def _let_go(self, job: Job) -> None:
         self.live.pop(job.id, None)
+        self.outlook.pop(job.id, None)
         for gpu in job.gpus:
             holders = self.holders[gpu]
             holders.pop(job.id, None)
@@ -257,5 +238,5 @@ class Snapshot:
     def _drop(self, progress: Progress) -> None:
         for job in progress.jobs:
             self.jobs.pop(job.id, None)
-        self._ready.pop(progress.pipeline.id, None)
+        self.lines.forget(progress.pipeline.id)
         del self.progress[progress.pipeline.id]

@@ -93,8 +93,8 @@ class Replay:
         for decision in made.decisions:
             match decision:
                 case Start(job, gpus):
-                    self._take(lifecycle.Reserved(job.id, 1, gpus))
-                    self._take(lifecycle.Started(job.id, 1, now))
+                    self._take(lifecycle.Reserved(job.id, 1, gpus), now)
+                    self._take(lifecycle.Started(job.id, 1, now), now)
                     end = now + self._durations[job.id]
                     heapq.heappush(self._ends, (end, job.id))
                     cards = tuple(int(uuid.removeprefix("GPU-")) for uuid in gpus)
@@ -104,7 +104,9 @@ class Replay:
         return made
 
     def _end(self, id: int, now: float) -> None:
-        self._take(lifecycle.Succeeded(id, 1, _OK, 0, now))
+        self._take(lifecycle.Succeeded(id, 1, _OK, 0, now), now)
 
-    def _take(self, event: lifecycle.Event) -> None:
-        self.snapshot.replace(lifecycle.apply(self.snapshot.jobs[event.job], event))
+    def _take(self, event: lifecycle.Event, now: float) -> None:
+        before = self.snapshot.jobs[event.job]
+        self.snapshot.replace(lifecycle.apply(before, event))
+        self.snapshot.learn(before, event, now)

@@ -27,6 +27,7 @@ from runnersd.model import (
     Submitter,
 )
 from runnersd.planner import Drop, Plan, Start, Stop, World, plan
+from runnersd.planner.words import clock_text
 
 NOW = 1_000_000.0
 OK = Reason(Code.OK, "")
@@ -69,18 +70,25 @@ def test_jobs_start_by_priority_then_by_submission() -> None:
     assert why(queue, later, queue.world(2), made).code is Code.NO_FREE_GPU
 
 
-def test_a_small_job_does_not_overtake_a_big_one_that_waits_for_the_same_cards() -> None:
+def test_a_small_job_passes_a_big_one_only_if_it_ends_before_that_can_start() -> None:
     queue = Queue()
-    (held,) = queue.add(spec(num_gpus=1))
+    (held,) = queue.add(spec(num_gpus=1, time_limit=120.0))
     run_plan(queue, queue.world(4))
-    (big,) = queue.add(spec(num_gpus=4))
-    (small,) = queue.add(spec(num_gpus=1))
+    (big,) = queue.add(spec(num_gpus=4, time_limit=600.0))
+    long, short = queue.add(spec("long", num_gpus=1, time_limit=121.0), spec("short", num_gpus=1, time_limit=119.0))
     world = queue.world(4)
     made = run_plan(queue, world)
-    assert starts(made) == {}
-    assert why(queue, big, world, made) == Reason(Code.NO_FREE_GPU, "needs 4 cards: 3 free, 1 held by 1 (ann)")
-    assert why(queue, small, world, made) == Reason(Code.BEHIND_RESERVATION, "job 2 (ann) is ahead and needs 4 cards")
-    finish(queue, held)
+    assert list(starts(made)) == [short]
+    at = clock_text(NOW + 120, NOW)
+    free = f"needs 4 cards: 2 free, 1 held by {short} (ann) until about {clock_text(NOW + 119, NOW)}, "
+    assert why(queue, big, world, run_plan(queue, world)) == Reason(
+        Code.NO_FREE_GPU, f"{free}1 held by {held} (ann) until about {at}"
+    )
+    assert why(queue, long, world, made) == Reason(
+        Code.BEHIND_RESERVATION, f"job {big} (ann) is ahead and needs 4 cards, at about {at}"
+    )
+    for id in (held, short):
+        finish(queue, id)
     assert list(starts(run_plan(queue, world))) == [big]
 
 
@@ -404,7 +412,7 @@ def test_what_is_left_alone_comes_to_an_end(situation: tuple[Queue, World]) -> N
         for id in list(queue.snapshot.live):
             finish(queue, id)
     assert not queue.snapshot.jobs
-    assert not queue.snapshot.heads
+    assert not queue.snapshot.lines.heads
     assert not queue.snapshot.waiting
     assert not queue.snapshot.holders
 

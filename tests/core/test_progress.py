@@ -132,6 +132,6 @@ def test_a_thousand_jobs_that_need_a_thousand_are_counted_once() -> None:
     ids = queue.add(*first, *second, num_jobs=2000)
     for id in ids[:999]:
         end(queue, id)
-    assert len(queue.snapshot.followers(1, next(iter(queue.snapshot.heads)))) == 1
+    assert len(queue.snapshot.lines.followers(1, next(iter(queue.snapshot.lines.heads)))) == 1
     end(queue, ids[999])
-    assert len(queue.snapshot.followers(1, next(iter(queue.snapshot.heads)))) == 1000
+    assert len(queue.snapshot.lines.followers(1, next(iter(queue.snapshot.lines.heads)))) == 1000

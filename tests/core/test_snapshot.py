@@ -13,8 +13,9 @@ from core.histories import ITEMS, barriers, happen, possible, specs
 from runners.api import WAITING, Code, JobState
 from runners.spec import groups
 from runnersd import lifecycle
+from runnersd.lines import line_of
 from runnersd.model import Job, Pipeline, Reason
-from runnersd.snapshot import Snapshot, key_of, shape_of
+from runnersd.snapshot import Snapshot, key_of
 
 OK = Reason(Code.OK, "")
 
@@ -72,9 +73,9 @@ class Ledger:
             running = sum(job.pipeline.id == pipeline for job in live.values())
             if not mine or running >= mine[0].pipeline.num_jobs:
                 continue
-            for shape in {shape_of(job) for job in mine}:
-                first = min(key_of(job) for job in mine if shape_of(job) == shape)
-                heads.setdefault(shape, []).append((first, pipeline))
+            for line in {line_of(job) for job in mine}:
+                first = min(job.id for job in mine if line_of(job) == line)
+                heads.setdefault(line, []).append((first, pipeline))
         return {
             "jobs": jobs,
             "pipelines": unsettled,
@@ -83,7 +84,7 @@ class Ledger:
             "waiting": sorted(key_of(job) for job in jobs.values() if job.state in WAITING),
             "doomed": {id for id, job in jobs.items() if self.doomed(job)},
             "ready": {job.id for job in ready},
-            "heads": {shape: sorted(found) for shape, found in heads.items()},
+            "heads": {line: sorted(found) for line, found in heads.items()},
         }
 
 
@@ -105,7 +106,7 @@ def shown(snapshot: Snapshot) -> dict[str, Any]:
         "waiting": snapshot.waiting,
         "doomed": snapshot.doomed,
         "ready": {id for id, job in snapshot.jobs.items() if snapshot.ready(job)},
-        "heads": snapshot.heads,
+        "heads": snapshot.lines.heads,
     }
 
 
@@ -165,11 +166,12 @@ def test_any_history_leaves_the_indexes_as_counting_from_scratch_would(data: st.
 def test_a_pipeline_at_its_limit_shows_no_head_and_one_below_it_shows_one_a_shape() -> None:
     queue = Queue()
     one, two, three = queue.add(spec("a"), spec("b", num_gpus=1), spec("c"), num_jobs=1)
-    assert {shape.num_gpus: heads[0][0][1] for shape, heads in queue.snapshot.heads.items()} == {0: one, 1: two}
+    lines = queue.snapshot.lines
+    assert {line.shape.num_gpus: heads[0][0] for line, heads in lines.heads.items()} == {0: one, 1: two}
     queue.take(lifecycle.Reserved(one, 1))
-    assert queue.snapshot.heads == {}
+    assert lines.heads == {}
     queue.take(lifecycle.Succeeded(one, 1, OK, 0, 1.0))
-    assert {shape.num_gpus: heads[0][0][1] for shape, heads in queue.snapshot.heads.items()} == {0: three, 1: two}
+    assert {line.shape.num_gpus: heads[0][0] for line, heads in lines.heads.items()} == {0: three, 1: two}
 
 
 def test_a_finished_pipeline_leaves_nothing_behind() -> None:
@@ -181,8 +183,11 @@ def test_a_finished_pipeline_leaves_nothing_behind() -> None:
         queue.snapshot.advance(100.0)
         queue.take(lifecycle.Reserved(id, 1, gpus))
         queue.take(lifecycle.Succeeded(id, 1, OK, 0, 1.0))
-    left = {name: value for name, value in vars(queue.snapshot).items() if value and name != "_shapes"}
-    assert left == {}
+    snapshot = queue.snapshot
+    known = {"_measures", "experience", "usage", "lines"}  # what is known of users stays
+    assert {name: value for name, value in vars(snapshot).items() if value and name not in known} == {}
+    given = {"measures", "_jobs", "_experience"}
+    assert {name: value for name, value in vars(snapshot.lines).items() if value and name not in given} == {}
 
 
 def test_a_pipeline_after_a_failed_job_never_opens_not_even_when_its_jobs_are_held_and_released() -> None:

@@ -1,25 +1,31 @@
 """What should happen next, given everything known. Decides; never acts.
 
-Order is by priority, then submission. A job that does not fit now *claims* every card it could use: later jobs may
-flow round its claim but not through it, so a job that needs eight cards is not starved by jobs that need one. A job
-that could not run even if all of our jobs ended (its cards are foreign, drained or lost) claims nothing.
+Priorities are strict. Within one, the user goes first who has used least of the cards, and of theirs the job that is
+due first (`runnersd.urgency`). The first job that does not fit now gets a *reservation*: named cards, from a time on at
+which they are expected to be free. So does each job for several cards, from the time on that it was promised. Others
+may have those cards until then, if their limit or a prediction says that they will be done.
 
-The walk looks at one head per pipeline and shape (see `runnersd.snapshot`), and leaves a shape at the first job of it
-that does not fit: a turn costs what it starts, not what is queued.
+A job that could not run even if all of our jobs ended (its cards are foreign, drained or lost) keeps nothing.
 
 world.py      what a plan is made of, and what it says about cards whoever of ours holds them
-decisions.py  what comes out: decisions, and a plan of them
+decisions.py  what comes out: decisions, reservations, and a plan of them
 planning.py   `plan`: what has to end, what will never run, then the walk
 walk.py       one pass over what is ready, best first
+promises.py   from when on cards are kept for jobs that need several
 order.py      which ready job is looked at next
+reasons.py    why a job does not start now
+space.py      where and when a job fits
+cards.py      which cards a job can have, and when
 room.py       the machine's own limits: jobs at once, CPUs, memory
+timeline.py   how much of one thing is taken at which time
+lengths.py    how long jobs are taken to run
 images.py     whether a container job's image is there
-cards.py      which cards a job gets, and who waits for which
 foresight.py  which cards the next jobs may get, so that their containers can be made early
 stops.py      what must end: time limits, lost cards
+words.py      how reasons name people, cards and times
 """
 
-from runnersd.planner.decisions import Decision, Drop, Fail, Plan, Resolve, Start, Stop
+from runnersd.planner.decisions import Decision, Drop, Fail, Plan, Reservation, Resolve, Start, Stop
 from runnersd.planner.planning import plan
 from runnersd.planner.stops import time_limit_of
 from runnersd.planner.world import World, supervisors_on, usable
@@ -29,6 +35,7 @@ __all__ = [
     "Drop",
     "Fail",
     "Plan",
+    "Reservation",
     "Resolve",
     "Start",
     "Stop",

@@ -1,108 +1,127 @@
-"""Which cards a job gets, and who waits for which."""
+"""Which cards a job can have, for how long, and from when on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from runners.api import Code
-from runners.pipeline.quantities import format_size
+from runners.spec import JobSpec
 from runnersd.inventory import matches
+from runnersd.lines import Shape
 from runnersd.model import Gpu, GpuId, Job, JobId, Reason
-from runnersd.planner.decisions import Start
-from runnersd.planner.foresight import FORESEEN, foresee
-from runnersd.planner.words import cards_text, user_of
+from runnersd.planner.timeline import Timeline
+from runnersd.planner.words import cards_text
 from runnersd.planner.world import World, usable
 
 
+class Card:
+    """A card that may be given out, and when it is taken. What is taken of it is its memory, in bytes.
+
+    A card whose memory is not known is given to one job at a time.
+    """
+
+    def __init__(self, gpu: Gpu, margin: int) -> None:
+        self.gpu = gpu
+        self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin, 1)
+        self.time = Timeline(float(self._total or 1))
+
+    def amount(self, spec: JobSpec) -> float:
+        """How much of the card the job takes: its share, or all of it."""
+        if spec.gpu_shared and spec.gpu_memory is not None and self._total is not None:
+            return float(spec.gpu_memory)
+        return self.time.capacity
+
+    def roomy(self, spec: JobSpec) -> bool:
+        """Whether enough of the card's memory is free, as it was seen, for a job that has the card alone."""
+        if spec.gpu_memory is None or spec.gpu_shared or self.gpu.memory_total is None:
+            return True
+        return self.gpu.memory_total - (self.gpu.memory_used or 0) >= spec.gpu_memory
+
+
 class Cards:
-    """What is left of the cards while starts are handed out: which are free, and which are claimed, by whom."""
+    """The cards as they are given out and kept. ``ends`` says when live jobs are expected to end (Unix seconds)."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.next_up: list[Start] = []
-        self._claimed: dict[GpuId, Job] = {}
-        self._seen: list[Gpu] | None = None
-        self._free: dict[GpuId, Gpu] = {}
-        self._unusable: dict[GpuId, Reason] = {}
+    def __init__(self, world: World, now: float, ends: Mapping[JobId, float]) -> None:
+        self._world, self._now = world, now
+        self.cards: dict[GpuId, Card] = {}
+        self.unusable: dict[GpuId, Reason] = {}
+        self._able: dict[Shape, list[Card]] = {}
+        for gpu in world.inventory.gpus:
+            reason = usable(gpu, world)
+            if reason is not None:
+                self.unusable[gpu.uuid] = reason
+                continue
+            card = self.cards[gpu.uuid] = Card(gpu, world.margin)
+            for id, job in world.snapshot.holders.get(gpu.uuid, {}).items():
+                card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
-    def choose(self, job: Job, held_back: bool) -> tuple[GpuId, ...] | Reason:
-        """Cards for the job; or why there are none, having claimed those it could use.
-
-        ``held_back`` says that something else keeps it from starting: then it only claims.
-        """
-        if self._seen is None:
-            self._look()
-        assert self._seen is not None, "just looked at"
+    def able(self, job: Job, shape: Shape) -> list[Card] | Reason:
+        """The cards that the job could have if nobody else did; or why there are too few for it to run at all."""
         spec = job.spec
         if self._world.inventory.stale:
             return Reason(Code.INVENTORY_STALE, self._world.inventory.problem or "the driver does not answer")
-        fitting = [gpu for gpu in self._seen if matches(gpu, spec)]
-        able = [gpu for gpu in fitting if gpu.uuid not in self._unusable]
-        if len(able) < spec.num_gpus:
-            reasons = [self._unusable[gpu.uuid] for gpu in fitting if gpu.uuid in self._unusable]
-            code = reasons[0].code if reasons else Code.NO_FREE_GPU
-            why = "; ".join(reason.text for reason in reasons[:3]) or "no card of this machine fits"
-            return Reason(code, f"needs {cards_text(spec.num_gpus)}, {len(able)} can be had: {why}")
-        roomy = [gpu for gpu in able if gpu.uuid in self._free and _has_room(gpu, spec.gpu_memory)]
-        unclaimed = [gpu for gpu in roomy if gpu.uuid not in self._claimed]
-        if not held_back and len(unclaimed) >= spec.num_gpus:
-            return tuple(gpu.uuid for gpu in unclaimed[: spec.num_gpus])
-        ahead = next((self._claimed[gpu.uuid] for gpu in able if gpu.uuid in self._claimed), None)
-        # One that opens ports is not made early: it would take them from whoever has them now.
-        if ahead is None and spec.run_in == "container" and not spec.ports and not held_back:
-            self.next_up += foresee(job, able, self._world, FORESEEN - len(self.next_up))
-        for gpu in able:
-            self._claimed.setdefault(gpu.uuid, job)
-        if len(roomy) >= spec.num_gpus and ahead is not None:
-            return Reason(
-                Code.BEHIND_RESERVATION,
-                f"job {ahead.id} ({user_of(ahead)}) is ahead and needs {cards_text(ahead.spec.num_gpus)}",
-            )
-        return self._short_of_cards(job, fitting, able, roomy)
-
-    def take(self, gpus: Sequence[GpuId]) -> None:
-        """The cards go to a job that starts."""
-        for id in gpus:
-            del self._free[id]
-
-    def _short_of_cards(self, job: Job, fitting: list[Gpu], able: list[Gpu], roomy: list[Gpu]) -> Reason:
-        spec = job.spec
-        free = [gpu for gpu in able if gpu.uuid in self._free]
-        if len(free) >= spec.num_gpus and spec.gpu_memory is not None:
-            return Reason(
-                Code.NO_GPU_MEMORY,
-                f"needs {cards_text(spec.num_gpus)} with {format_size(spec.gpu_memory)} free: "
-                f"{len(roomy)} of {len(free)} have it",
-            )
-        foreign = [
-            self._unusable[gpu.uuid]
-            for gpu in fitting
-            if gpu.uuid in self._unusable and self._unusable[gpu.uuid].code is Code.FOREIGN_GPU_USE
+        found = self._able.get(shape)
+        if found is None:
+            found = self._able[shape] = [
+                card
+                for card in self.cards.values()
+                if matches(card.gpu, spec) and card.amount(spec) <= card.time.capacity
+            ]
+        if len(found) >= spec.num_gpus:
+            return found
+        reasons = [
+            self.unusable[gpu.uuid]
+            for gpu in self._world.inventory.gpus
+            if gpu.uuid in self.unusable and matches(gpu, spec)
         ]
-        # The code names what would let it start now; the sentence names everything.
-        code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
-        others = "".join(f", {reason.text}" for reason in foreign[:2])
-        return Reason(code, f"needs {cards_text(spec.num_gpus)}: {len(free)} free{self._held(able)}{others}")
+        code = reasons[0].code if reasons else Code.NO_FREE_GPU
+        why = "; ".join(reason.text for reason in reasons[:3]) or "no card of this machine fits"
+        return Reason(code, f"needs {cards_text(spec.num_gpus)}, {len(found)} can be had: {why}")
 
-    def _look(self) -> None:
-        self._seen = list(self._world.inventory.gpus)
-        for gpu in self._seen:
-            reason = usable(gpu, self._world)
-            if reason is not None:
-                self._unusable[gpu.uuid] = reason
-            elif gpu.uuid not in self._world.snapshot.holders:
-                self._free[gpu.uuid] = gpu
+    def rooms(self, spec: JobSpec, able: Sequence[Card]) -> list[float]:
+        """For how many seconds each of the cards could be had now, longest first."""
+        now = self._now
+        rooms = [card.time.room(card.amount(spec), now) if card.roomy(spec) else 0.0 for card in able]
+        return sorted(rooms, reverse=True)
 
-    def _held(self, able: list[Gpu]) -> str:
-        holders: dict[JobId, tuple[Job, int]] = {}
-        for gpu in able:
-            for id, job in self._world.snapshot.holders.get(gpu.uuid, {}).items():
-                holders[id] = (job, holders.get(id, (job, 0))[1] + 1)
-        parts = [f"{count} held by {id} ({user_of(job)})" for id, (job, count) in sorted(holders.items())[:3]]
-        return "".join(f", {part}" for part in parts) + (", ..." if len(holders) > 3 else "")
+    def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float) -> tuple[GpuId, ...]:
+        """Cards that can be had for so long now, of which there are enough.
 
+        A shared job goes where least is left. Others go where they are least in the way: to cards that are kept for
+        somebody soon, before those that are nobody's.
+        """
+        now = self._now
+        fitting: list[tuple[float, int, Card]] = []
+        for place, card in enumerate(able):
+            room = card.time.room(card.amount(spec), now) if card.roomy(spec) else 0.0
+            if room > 0 and room >= seconds:
+                fitting.append((card.time.capacity - card.time.taken(now) if spec.gpu_shared else room, place, card))
+        best = sorted(fitting, key=lambda one: one[:2])[: spec.num_gpus]
+        return tuple(card.gpu.uuid for _, _, card in sorted(best, key=lambda one: one[1]))
 
-def _has_room(gpu: Gpu, wanted: int | None) -> bool:
-    if wanted is None or gpu.memory_total is None:
-        return True
-    return gpu.memory_total - (gpu.memory_used or 0) >= wanted
+    def next_room(
+        self, spec: JobSpec, able: Sequence[Card], at: float, seconds: float
+    ) -> tuple[float, tuple[GpuId, ...]]:
+        """The first time, not before ``at``, from which on enough of the cards can be had for so long, and which."""
+        while True:
+            firsts = sorted(
+                (card.time.next_room(card.amount(spec), at, seconds), place) for place, card in enumerate(able)
+            )
+            first = firsts[spec.num_gpus - 1][0]
+            if first <= at or first == math.inf:
+                chosen = sorted(place for _, place in firsts[: spec.num_gpus])
+                return first, tuple(able[place].gpu.uuid for place in chosen)
+            at = first
+
+    def take(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
+        """The job has the cards then."""
+        for uuid in gpus:
+            card = self.cards[uuid]
+            card.time.take(start, end, card.amount(spec))
+
+    def give_back(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
+        """Undo a :meth:`take`."""
+        for uuid in gpus:
+            card = self.cards[uuid]
+            card.time.give_back(start, end, card.amount(spec))

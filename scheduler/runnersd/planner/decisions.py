@@ -1,12 +1,12 @@
-"""What a plan says: decisions, why the others wait, and when to look again. Values only."""
+"""What a plan says: decisions, what is kept for whom, why the others wait, and when to look again. Values only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runnersd.lines import Shape
 from runnersd.model import GpuId, Job, Reason
-from runnersd.snapshot import Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,19 @@ Decision = Start | Stop | Drop | Fail | Resolve
 
 
 @dataclass(frozen=True, slots=True)
+class Reservation:
+    """What is kept for a job that waits: its cards, from when on, and until when it is expected to need them.
+
+    Times are Unix seconds. Others may have the cards until then, and no longer.
+    """
+
+    job: Job
+    gpus: tuple[GpuId, ...]
+    at: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds)."""
 
@@ -59,3 +72,4 @@ class Plan:
     blocked: Mapping[Shape, Reason] = field(default_factory=dict)
     look_again: float | None = None
     next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
+    reservations: tuple[Reservation, ...] = ()

@@ -1,33 +1,47 @@
-"""Which ready job is looked at next. The best of all shapes' heads first, and a shape that does not fit is left."""
+"""Who is looked at next among the ready jobs of a priority: the user who has had least, and theirs that is due first.
+
+What somebody is going to use counts as soon as it starts. So when many cards are free at once, they do not all go to
+the one who has had least so far.
+"""
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Literal
 
-from runnersd.model import Job, PipelineId
-from runnersd.snapshot import Key, Shape, Snapshot
+from runnersd.lines import Line, Shape
+from runnersd.model import JobId, PipelineId
+from runnersd.ready import Ready
+
+#: So many lines of one user and shape are looked at in a turn, for one that is short enough to pass a reservation.
+DEPTH = 50
+
+#: What comes of a look at a job: it starts or is settled; it is passed over, but not the line; its line is left; or
+#: everything of its shape is, whoever it belongs to.
+Outcome = Literal["taken", "passed over", "line left", "shape left"]
 
 
-class Line:
-    """One shape's jobs in order: a cursor over the pipelines' heads, and the successors of those taken."""
+class _Cursor:
+    """One line's jobs in order: its pipelines' heads, and the successors of those taken."""
 
-    def __init__(self, shape: Shape, heads: list[tuple[Key, PipelineId]]) -> None:
-        self.shape = shape
-        self._heads = heads
+    def __init__(self, lines: Ready, line: Line) -> None:
+        self.line = line
+        self._lines = lines
+        self._heads = lines.heads[line]
         self._at = 0
-        self._successors: list[tuple[Key, PipelineId]] = []
+        self._successors: list[tuple[JobId, PipelineId]] = []
 
-    def peek(self) -> tuple[Key, PipelineId] | None:
+    def peek(self) -> tuple[JobId, PipelineId] | None:
         """The first of it that has not been left."""
         head = self._heads[self._at] if self._at < len(self._heads) else None
         if self._successors and (head is None or self._successors[0] < head):
             return self._successors[0]
         return head
 
-    def advance(self, keys: Sequence[Key] | None) -> None:
-        """Leave the first; its pipeline's next follows, when ``keys`` (all of its ready jobs here) are given."""
+    def advance(self, *, taken: bool) -> None:
+        """Leave the first; its pipeline's next follows if it was taken."""
         first = self.peek()
         if first is None:
             return
@@ -35,49 +49,89 @@ class Line:
             heapq.heappop(self._successors)
         else:
             self._at += 1
-        if keys is not None:
-            after = bisect_right(keys, first[0])
-            if after < len(keys):
-                heapq.heappush(self._successors, (keys[after], first[1]))
+        if taken:
+            ids = self._lines.followers(first[1], self.line)
+            after = bisect_right(ids, first[0])
+            if after < len(ids):
+                heapq.heappush(self._successors, (ids[after], first[1]))
+
+
+class _User:
+    """One user's lines, by when their first jobs are due."""
+
+    def __init__(self, lines: Ready, shapes: Mapping[Shape, list[tuple[float, JobId, Line]]]) -> None:
+        self._lines = lines
+        self._shapes = list(shapes.items())
+        self._left = [0] * len(self._shapes)
+        # When it is due, the job, which shape; the place of its line in it, or -1 for one that is looked at again.
+        self._queue: list[tuple[float, JobId, int, int, _Cursor]] = []
+        for number in range(len(self._shapes)):
+            self._push(number, 0)
+
+    def first(self, closed: set[Shape]) -> tuple[JobId, Line] | None:
+        """The job that is due first, of no shape that is closed."""
+        while self._queue:
+            _, id, number, _, cursor = self._queue[0]
+            if self._shapes[number][0] not in closed and self._left[number] < DEPTH:
+                return id, cursor.line
+            heapq.heappop(self._queue)
+        return None
+
+    def go_on(self, outcome: Outcome) -> None:
+        """Say what came of the first."""
+        _, _, number, place, cursor = heapq.heappop(self._queue)
+        if outcome == "shape left":
+            return
+        if place >= 0:
+            self._push(number, place + 1)
+        if outcome == "line left":
+            self._left[number] += 1
+            return
+        cursor.advance(taken=outcome == "taken")
+        following = cursor.peek()
+        if following is not None:
+            due = self._lines.due(cursor.line, following[0])
+            heapq.heappush(self._queue, (due, following[0], number, -1, cursor))
+
+    def _push(self, number: int, place: int) -> None:
+        places = self._shapes[number][1]
+        if place < len(places):
+            due, id, line = places[place]
+            heapq.heappush(self._queue, (due, id, number, place, _Cursor(self._lines, line)))
 
 
 class Order:
-    """What is ready, best first. Ask for the `first`, then say what came of it with one of the other methods."""
+    """The ready jobs of one priority. Ask for the `first`, then say what came of it with `go_on`.
 
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-        self._lines: list[tuple[Key, int, Line]] = []
-        for number, (shape, heads) in enumerate(snapshot.heads.items()):
-            self._lines.append((heads[0][0], number, Line(shape, heads)))
-        heapq.heapify(self._lines)
+    ``used`` is what every user has used and is expected to use, in card-seconds.
+    """
 
-    def first(self) -> tuple[Job, Shape] | None:
-        """The best job that has not been left, with its shape; None when nothing is left."""
-        if not self._lines:
-            return None
-        key, _, line = self._lines[0]
-        return self._snapshot.jobs[key[1]], line.shape
+    def __init__(self, lines: Ready, priority: int, used: Mapping[int, float]) -> None:
+        self._used = used
+        self._closed: set[Shape] = set()
+        users = lines.bands.get(priority, {})
+        self._users = [(used.get(uid, 0.0), uid, _User(lines, shapes)) for uid, shapes in users.items()]
+        heapq.heapify(self._users)
 
-    def leave_shape(self) -> None:
-        """The first does not fit, so none of its shape does."""
-        heapq.heappop(self._lines)
+    def first(self) -> tuple[JobId, Line] | None:
+        """The job that is next, with its line; None when nothing is left."""
+        while self._users:
+            used, uid, user = self._users[0]
+            now = self._used.get(uid, 0.0)
+            if now > used:
+                heapq.heapreplace(self._users, (now, uid, user))
+                continue
+            found = user.first(self._closed)
+            if found is not None:
+                return found
+            heapq.heappop(self._users)
+        return None
 
-    def pass_over(self) -> None:
-        """The first stays where it is, and so does the rest of its pipeline in that shape."""
-        self._go_on(None)
-
-    def take(self) -> None:
-        """The first is settled or starts: the next of its pipeline comes into the order."""
-        _, _, line = self._lines[0]
-        head = line.peek()
-        assert head is not None, "a line stays in the order only while it has a head"
-        self._go_on(self._snapshot.followers(head[1], line.shape))
-
-    def _go_on(self, keys: Sequence[Key] | None) -> None:
-        _, number, line = self._lines[0]
-        line.advance(keys)
-        following = line.peek()
-        if following is None:
-            heapq.heappop(self._lines)
-        else:
-            heapq.heapreplace(self._lines, (following[0], number, line))
+    def go_on(self, outcome: Outcome) -> None:
+        """Say what came of the first."""
+        _, _, user = self._users[0]
+        if outcome == "shape left":
+            found = user.first(self._closed)
+            assert found is not None, "it has just been looked at"
+            self._closed.add(found[1].shape)
+        user.go_on(outcome)

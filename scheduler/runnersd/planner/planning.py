@@ -18,12 +18,14 @@ def plan(world: World, now: float) -> Plan:
     walk = Walk(world, now)
     if world.paused is None and world.low_disk is None:
         walk.run()
-    times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
     settled = [Fail(job, reason) for job, reason in walk.failed]
     resolve = [Resolve(image) for image in walk.images.unresolved]
+    times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
+    times += [made.at for made in walk.reservations if made.at > now]
     return Plan(
         (*decisions, *settled, *walk.starts, *resolve),
         walk.blocked,
         min(times, default=None),
-        tuple(walk.cards.next_up),
+        tuple(walk.next_up),
+        walk.reservations,
     )

@@ -1,52 +1,71 @@
-"""The machine's own limits: how many jobs run at once, its CPUs and its memory."""
+"""The machine's own limits: how many jobs run at once, its CPUs and its memory, now and later."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 from runners.api import Code
 from runners.pipeline.quantities import format_size
-from runnersd.model import Job, Reason
-from runnersd.planner.words import user_of
+from runners.spec import JobSpec
+from runnersd.model import JobId, Reason
+from runnersd.planner.timeline import Timeline
 from runnersd.planner.world import World
 
 
 class Room:
-    """What is left of the machine while starts are handed out. CPUs and memory are claimed whole, by the first that
-    does not fit: who comes later and names them waits behind it."""
+    """What is left of the machine at which time. ``ends`` says when live jobs are expected to end (Unix seconds)."""
 
-    def __init__(self, world: World) -> None:
-        live = world.snapshot.live
-        self._world = world
-        self._running = len(live)
-        self._cpus = world.cpus - sum(job.spec.cpus_wanted for job in live.values())
-        self._memory = world.memory - sum(job.spec.memory or 0 for job in live.values())
-        self._waiting_for: dict[Code, Job] = {}
+    def __init__(self, world: World, now: float, ends: Mapping[JobId, float]) -> None:
+        self._world, self._now = world, now
+        self._slots = Timeline(world.max_running)
+        self._cpus = Timeline(world.cpus)
+        self._memory = Timeline(world.memory)
+        for id, job in world.snapshot.live.items():
+            self.take(job.spec, now, max(ends[id], math.nextafter(now, math.inf)))
 
-    def lacks(self, job: Job) -> Reason | None:
-        """What keeps the job from starting, which it claims; None when there is room."""
-        if self._running >= self._world.max_running:
-            running = "1 job runs" if self._running == 1 else f"{self._running} jobs run"
-            return Reason(Code.RUNNING_LIMIT, f"{running}, the most at once on this machine (jobs.max_running)")
-        # A job that names no CPUs is counted, but never held back for them: its cards would idle.
-        wants = ((Code.NO_CPUS, job.spec.cpus, self._cpus), (Code.NO_MEMORY, job.spec.memory, self._memory))
-        for code, wanted, left in wants:
-            if wanted is None:
-                continue
-            ahead = self._waiting_for.get(code)
-            if ahead is not None:
-                return Reason(
-                    Code.BEHIND_RESERVATION, f"job {ahead.id} ({user_of(ahead)}) is ahead and waits for the same"
-                )
-            if wanted > left:
-                self._waiting_for[code] = job
-                if code is Code.NO_CPUS:
-                    cpus = "1 CPU" if wanted == 1 else f"{wanted:g} CPUs"
-                    return Reason(code, f"needs {cpus}: {max(left, 0):g} of {self._world.cpus:g} free")
-                free = format_size(max(int(left), 0))
-                return Reason(code, f"needs {format_size(int(wanted))} of memory: {free} free")
+    def room(self, spec: JobSpec, at: float) -> float:
+        """For how many seconds from then on there is room for the job: 0 when there is none."""
+        return min(line.room(amount, at) for line, amount in self._wanted(spec))
+
+    def next_room(self, spec: JobSpec, at: float, seconds: float) -> float:
+        """The first time, not before ``at``, from which on there may be room for it for so long."""
+        return max(line.next_room(amount, at, seconds) for line, amount in self._wanted(spec))
+
+    def take(self, spec: JobSpec, start: float, end: float) -> None:
+        """The job has its part then."""
+        for line, amount in self._counted(spec):
+            line.take(start, end, amount)
+
+    def give_back(self, spec: JobSpec, start: float, end: float) -> None:
+        """Undo a :meth:`take`."""
+        for line, amount in self._counted(spec):
+            line.give_back(start, end, amount)
+
+    def lacks(self, spec: JobSpec) -> Reason | None:
+        """What there is not enough of for the job now; None when only what is kept for others stands in its way."""
+        now = self._now
+        running = len(self._world.snapshot.live)
+        if self._slots.taken(now) >= self._slots.capacity:
+            jobs = "1 job runs" if running == 1 else f"{int(self._slots.taken(now))} jobs run"
+            return Reason(Code.RUNNING_LIMIT, f"{jobs}, the most at once on this machine (jobs.max_running)")
+        if spec.cpus is not None and not self._cpus.room(spec.cpus, now):
+            cpus = "1 CPU" if spec.cpus == 1 else f"{spec.cpus:g} CPUs"
+            free = max(self._cpus.capacity - self._cpus.taken(now), 0)
+            return Reason(Code.NO_CPUS, f"needs {cpus}: {free:g} of {self._cpus.capacity:g} free")
+        if spec.memory is not None and not self._memory.room(spec.memory, now):
+            left = format_size(max(int(self._memory.capacity - self._memory.taken(now)), 0))
+            return Reason(Code.NO_MEMORY, f"needs {format_size(spec.memory)} of memory: {left} free")
         return None
 
-    def take(self, job: Job) -> None:
-        """The job starts."""
-        self._running += 1
-        self._cpus -= job.spec.cpus_wanted
-        self._memory -= job.spec.memory or 0
+    def _wanted(self, spec: JobSpec) -> list[tuple[Timeline, float]]:
+        # A job that names no CPUs is counted, but never held back for them: its cards would idle.
+        wanted = [(self._slots, 1.0)]
+        if spec.cpus is not None:
+            wanted.append((self._cpus, spec.cpus))
+        if spec.memory is not None:
+            wanted.append((self._memory, float(spec.memory)))
+        return wanted
+
+    def _counted(self, spec: JobSpec) -> list[tuple[Timeline, float]]:
+        return [(self._slots, 1.0), (self._cpus, spec.cpus_wanted), (self._memory, float(spec.memory or 0))]

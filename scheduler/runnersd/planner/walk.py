@@ -1,75 +1,168 @@
-"""One pass over what is ready, best first, handing out what is free."""
+"""One pass over what is ready, best first, handing out what is free and keeping what is promised."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from runners.api import Code
-from runnersd.model import GpuId, Job, PipelineId, Reason
-from runnersd.planner.cards import Cards
-from runnersd.planner.decisions import Start
+from runnersd.lines import Line, Shape, shape_of
+from runnersd.model import Job, JobId, PipelineId, Reason
+from runnersd.past.usage import used
+from runnersd.planner.decisions import Reservation, Start
+from runnersd.planner.foresight import foresee
 from runnersd.planner.images import Images
-from runnersd.planner.order import Order
-from runnersd.planner.room import Room
+from runnersd.planner.lengths import length, passing
+from runnersd.planner.order import Order, Outcome
+from runnersd.planner.promises import KEPT, SOON, is_short, not_before
+from runnersd.planner.reasons import why_not_now
+from runnersd.planner.space import Space
 from runnersd.planner.world import World
-from runnersd.snapshot import Shape
+from runnersd.urgency import cards_of, work_of
 
 
 class Walk:
-    """What starts, what fails, and why each shape that is left waits. Made for one plan, and run once."""
+    """What starts, what fails, what is kept, and why each shape that is left waits. For one plan; run once."""
 
     def __init__(self, world: World, now: float) -> None:
         self.starts: list[Start] = []
         self.failed: list[tuple[Job, Reason]] = []
         self.blocked: dict[Shape, Reason] = {}
+        self.next_up: list[Start] = []
         self.images = Images(world, now)
-        self.cards = Cards(world)
-        self._room = Room(world)
-        self._snapshot = world.snapshot
+        self._world, self._now = world, now
+        self._snapshot, self._lines = world.snapshot, world.snapshot.lines
+        self._space = Space(world, now)
+        self._late = 0.0  # how much later than promised the latest of what is kept is (seconds)
         self._started: dict[PipelineId, int] = {}
+        self._taken: set[JobId] = set()
+        self._used = _used(world, self._space.ends, now)
+
+    @property
+    def reservations(self) -> tuple[Reservation, ...]:
+        """What is kept, for whom."""
+        return tuple(self._space.reservations.values())
 
     def run(self) -> None:
-        """Look at every job that could start, and no others."""
-        order = Order(self._snapshot)
-        while (first := order.first()) is not None:
-            match self._look_at(*first):
-                case "taken":
-                    order.take()
-                case "blocked":
-                    order.leave_shape()
-                case "passed over":
-                    order.pass_over()
+        """Look at every job that could start, and at few others. A priority has no regard for those below it."""
+        for priority in sorted(self._lines.bands, reverse=True):
+            self._keep_promises(priority)
+            self._walk(priority)
 
-    def _look_at(self, job: Job, shape: Shape) -> Literal["taken", "blocked", "passed over"]:
-        """Start the job if it fits, or settle it if it never will; block its shape if it does not fit now.
-
-        It is passed over if its pipeline is at its limit.
-        """
-        pipeline = job.pipeline.id
-        live = self._snapshot.progress[pipeline].live + self._started.get(pipeline, 0)
-        if live >= job.pipeline.num_jobs:
-            return "passed over"
-        if shape.image is not None:
-            image = self.images.lacks(job, shape.image)
-            if image is not None and image.code is Code.LAUNCH_FAILED:
-                self.failed.append((job, image))
-                return "taken"
-            if image is not None:
-                self.blocked[shape] = image
-                return "blocked"
-        gpus: tuple[GpuId, ...] = ()
-        reason = self._room.lacks(job)
-        if shape.num_gpus:
-            chosen = self.cards.choose(job, reason is not None)
-            if isinstance(chosen, Reason):
-                reason = reason or chosen
+    def _keep_promises(self, priority: int) -> None:
+        kept = 0
+        for promised, id, line in self._lines.promises.get(priority, ()):
+            if kept == KEPT:
+                break
+            job = self._snapshot.jobs[id]
+            if self._at_limit(job) or self._image(job, line.shape) is not None:
+                continue
+            estimate = self._lines.estimate(line)
+            seconds = length(estimate, self._world)
+            fit = self._space.fit(job, line.shape)
+            if is_short(estimate, self._world) and fit.seconds >= passing(estimate, self._world, 0.0):
+                self._start(job, line, passing(estimate, self._world, 0.0))
+                continue
+            made = self._space.reserve(job, line.shape, self._now, seconds)
+            if made is None:
+                continue
+            if not is_short(estimate, self._world) or made.at > self._now + SOON:
+                self._space.lift(made)
+                start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
+                made = self._space.reserve(job, line.shape, start, seconds)
+                assert made is not None, "it could be kept sooner"
+            if made.at <= self._now:
+                self._space.lift(made)
+                self._start(job, line, seconds)
             else:
-                gpus = chosen
-        if reason is not None:
-            self.blocked[shape] = reason
-            return "blocked"
-        self.cards.take(gpus)
-        self._room.take(job)
+                kept += 1
+                self._late = max(self._late, self._now - promised)
+
+    def _walk(self, priority: int) -> None:
+        order = Order(self._lines, priority, self._used)
+        reserved = False
+        while (first := order.first()) is not None:
+            id, line = first
+            if id in self._taken:
+                order.go_on("taken")
+                continue
+            job = self._snapshot.jobs[id]
+            outcome = self._look_at(job, line)
+            if outcome in ("line left", "shape left") and not reserved:
+                reserved = self._reserve_first(job, line)
+            order.go_on(outcome)
+
+    def _look_at(self, job: Job, line: Line) -> Outcome:
+        """Start the job if it fits, or settle it if it never will."""
+        if self._at_limit(job):
+            return "passed over"
+        shape = line.shape
+        image = self._image(job, shape)
+        if image is not None and image.code is Code.LAUNCH_FAILED:
+            self.failed.append((job, image))
+            self._taken.add(job.id)
+            return "taken"
+        if image is not None:
+            self.blocked[shape] = image
+            return "shape left"
+        kept = self._space.reservations.get(job.id)
+        if kept is not None:
+            self._space.lift(kept)
+        fit = self._space.fit(job, shape)
+        seconds = passing(self._lines.estimate(line), self._world, self._late)
+        if fit.seconds > 0 and fit.seconds >= seconds:
+            self._start(job, line, seconds)
+            return "taken"
+        if kept is not None:
+            self._space.restore(kept)
+        if shape not in self.blocked:
+            self.blocked[shape] = why_not_now(job, shape, self._space, self._world, self._now)
+        return "line left" if self._space.fit(job, shape).seconds > 0 else "shape left"
+
+    def _reserve_first(self, job: Job, line: Line) -> bool:
+        """Keep what the first job that could not start needs. False for one that can never run: it keeps nothing."""
+        shape = line.shape
+        if self._image(job, shape) is not None:
+            return False
+        if job.id not in self._space.reservations:
+            seconds = length(self._lines.estimate(line), self._world)
+            made = self._space.reserve(job, shape, self._now, seconds)
+            if made is None:
+                return False
+            if made.at <= self._now:  # only what is kept for others stands in its way
+                self._space.lift(made)
+                return False
+        able = self._space.cards.able(job, shape) if shape.num_gpus else []
+        if shape.image is not None and not job.spec.ports and not isinstance(able, Reason) and able:
+            cards = [card.gpu for card in able]
+            self.next_up += foresee(job, cards, self._world, self._space.ends)
+        return True
+
+    def _start(self, job: Job, line: Line, least: float) -> None:
+        shape = line.shape
+        estimate = self._lines.estimate(line)
+        gpus = self._space.start(job, shape, least, self._now + length(estimate, self._world))
+        pipeline, uid = job.pipeline.id, line.uid
         self._started[pipeline] = self._started.get(pipeline, 0) + 1
+        self._taken.add(job.id)
+        if shape.num_gpus:
+            self._used[uid] = self._used.get(uid, 0.0) + work_of(shape, estimate, self._world.measures)
         self.starts.append(Start(job, gpus))
-        return "taken"
+
+    def _image(self, job: Job, shape: Shape) -> Reason | None:
+        return None if shape.image is None else self.images.lacks(job, shape.image)
+
+    def _at_limit(self, job: Job) -> bool:
+        """Whether as many of the job's pipeline run as may."""
+        pipeline = job.pipeline
+        return self._snapshot.progress[pipeline.id].live + self._started.get(pipeline.id, 0) >= pipeline.num_jobs
+
+
+def _used(world: World, ends: dict[JobId, float], now: float) -> dict[int, float]:
+    """What everybody has used and is expected to use, in card-seconds, by uid."""
+    snapshot, measures = world.snapshot, world.measures
+    found = {uid: snapshot.usage.of(uid, now, measures.half_life) for uid in snapshot.usage.charges}
+    for job in snapshot.live.values():
+        if job.gpus:
+            uid = job.pipeline.submitter.uid
+            cards = cards_of(shape_of(job), measures)
+            had = used(cards, max(now - (job.started_at or now), 0.0), measures.half_life)
+            found[uid] = found.get(uid, 0.0) + had + cards * (ends[job.id] - now)
+    return found

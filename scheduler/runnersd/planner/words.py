@@ -1,6 +1,8 @@
-"""How reasons name people and cards."""
+"""How reasons name people, cards and times."""
 
 from __future__ import annotations
+
+from datetime import UTC, datetime
 
 from runnersd.model import Job
 
@@ -13,3 +15,9 @@ def user_of(job: Job) -> str:
 def cards_text(count: int) -> str:
     """So many cards, in words."""
     return "1 card" if count == 1 else f"{count} cards"
+
+
+def clock_text(at: float, now: float) -> str:
+    """A time (Unix seconds) as people say it: of the day, and with the day when that is another one."""
+    then, today = (datetime.fromtimestamp(time, UTC).astimezone() for time in (at, now))
+    return then.strftime("%H:%M" if then.date() == today.date() else "%a %d %b %H:%M")

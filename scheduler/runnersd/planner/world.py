@@ -9,6 +9,7 @@ from runners.api import Code
 from runnersd.inventory import foreign_processes
 from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, ImageState, Inventory, JobId, Reason
 from runnersd.snapshot import Snapshot
+from runnersd.urgency import Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,11 @@ class World:
     images: Mapping[str, ImageState] = field(default_factory=dict)
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
+
+    @property
+    def measures(self) -> Measures:
+        """What urgency and use are measured by."""
+        return self.snapshot.measures
 
 
 def usable(gpu: Gpu, world: World) -> Reason | None:

@@ -1,0 +1,101 @@
+"""Why a job does not start now, in a sentence with names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runners.api import Code
+from runners.pipeline.quantities import format_size
+from runnersd.inventory import matches
+from runnersd.lines import Shape
+from runnersd.model import Job, JobId, Reason
+from runnersd.planner.cards import Card
+from runnersd.planner.decisions import Reservation
+from runnersd.planner.lengths import end_is_known
+from runnersd.planner.space import Space
+from runnersd.planner.words import cards_text, clock_text, user_of
+from runnersd.planner.world import World
+
+
+def why_not_now(job: Job, shape: Shape, space: Space, world: World, now: float) -> Reason:
+    """What keeps a job from starting that could run if others ended."""
+    fit = space.fit(job, shape)
+    if fit.never is not None:
+        return fit.never
+    ahead = _ahead(job, shape, space)
+    if fit.seconds > 0 and ahead is not None:
+        return _behind(ahead, now)
+    lacking = space.room.lacks(job.spec)
+    if lacking is not None:
+        return lacking
+    able = space.cards.able(job, shape) if shape.num_gpus else []
+    if isinstance(able, Reason):
+        return able
+    if shape.num_gpus:
+        return _short_of_cards(job, able, space, world, now)
+    return _behind(ahead, now) if ahead is not None else Reason(Code.STARTING_SOON, "ready")
+
+
+def _ahead(job: Job, shape: Shape, space: Space) -> Reservation | None:
+    """The first of the reservations that stand in the way of a job of that shape."""
+    able = space.cards.able(job, shape) if shape.num_gpus else []
+    mine = set() if isinstance(able, Reason) else {card.gpu.uuid for card in able}
+    others = [made for made in space.reservations.values() if made.job.id != job.id]
+    inside = [made for made in others if mine.intersection(made.gpus)] or others
+    return min(inside, key=lambda made: (made.at, made.job.id), default=None)
+
+
+def _behind(ahead: Reservation, now: float) -> Reason:
+    job = ahead.job
+    needs = f"needs {cards_text(job.spec.num_gpus)}" if job.spec.num_gpus else "waits for the same"
+    return Reason(
+        Code.BEHIND_RESERVATION,
+        f"job {job.id} ({user_of(job)}) is ahead and {needs}, at about {clock_text(ahead.at, now)}",
+    )
+
+
+def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, now: float) -> Reason:
+    spec = job.spec
+    free = [card for card in able if not card.time.taken(now)]
+    held = _held(able, space, world, now)
+    if spec.gpu_shared and spec.gpu_memory is not None:
+        most = max(card.time.capacity - card.time.taken(now) for card in able)
+        text = f"needs {format_size(spec.gpu_memory)} of a card's memory: at most {format_size(int(most))} left{held}"
+        return Reason(Code.NO_GPU_MEMORY, text)
+    roomy = [card for card in free if card.roomy(spec)]
+    if len(free) >= spec.num_gpus and spec.gpu_memory is not None:
+        return Reason(
+            Code.NO_GPU_MEMORY,
+            f"needs {cards_text(spec.num_gpus)} with {format_size(spec.gpu_memory)} free: "
+            f"{len(roomy)} of {len(free)} have it",
+        )
+    foreign = [
+        space.cards.unusable[gpu.uuid]
+        for gpu in world.inventory.gpus
+        if gpu.uuid in space.cards.unusable
+        and space.cards.unusable[gpu.uuid].code is Code.FOREIGN_GPU_USE
+        and matches(gpu, spec)
+    ]
+    # The code names what would let it start now; the sentence names everything.
+    code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
+    others = "".join(f", {reason.text}" for reason in foreign[:2])
+    return Reason(code, f"needs {cards_text(spec.num_gpus)}: {len(free)} free{held}{others}")
+
+
+def _held(able: Sequence[Card], space: Space, world: World, now: float) -> str:
+    """Who has the cards, how many of them, and until when as far as that is known: who leaves first comes first."""
+    counts: dict[JobId, int] = {}
+    holders: dict[JobId, Job] = {}
+    for card in able:
+        uuid = card.gpu.uuid
+        for holder in (*world.snapshot.holders.get(uuid, {}).values(), *space.given.get(uuid, ())):
+            counts[holder.id] = counts.get(holder.id, 0) + 1
+            holders[holder.id] = holder
+    parts = []
+    for id in sorted(holders, key=lambda id: (space.ends.get(id, now), id))[:3]:
+        holder = holders[id]
+        until = ""
+        if holder.live and end_is_known(holder, world):
+            until = f" until about {clock_text(space.ends[id], now)}"
+        parts.append(f", {counts[id]} held by {id} ({user_of(holder)}){until}")
+    return "".join(parts) + (", ..." if len(holders) > 3 else "")

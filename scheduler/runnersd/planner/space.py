@@ -1,0 +1,101 @@
+"""Where and when a job fits: on which cards, within the machine's limits, and beside what is kept for others."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from runners.spec import JobSpec
+from runnersd.lines import Shape
+from runnersd.model import GpuId, Job, JobId, Reason
+from runnersd.planner.cards import Cards
+from runnersd.planner.decisions import Reservation
+from runnersd.planner.lengths import end_of
+from runnersd.planner.room import Room
+from runnersd.planner.world import World
+
+
+class Fit(NamedTuple):
+    """For how many seconds a job of some shape could run from now on; and why no longer, or not at all."""
+
+    seconds: float
+    never: Reason | None = None  #: why it could not run even if all of our jobs ended
+
+
+class Space:
+    """The machine as starts and reservations are handed out, in one plan."""
+
+    def __init__(self, world: World, now: float) -> None:
+        self._world, self._now = world, now
+        self.ends = {id: end_of(job, world, now) for id, job in world.snapshot.live.items()}
+        self.cards = Cards(world, now, self.ends)
+        self.reservations: dict[JobId, Reservation] = {}
+        self.given: dict[GpuId, list[Job]] = {}  #: to jobs that start with this plan
+        self.room = Room(world, now, self.ends)
+        self._fits: dict[Shape, Fit] = {}
+
+    def fit(self, job: Job, shape: Shape) -> Fit:
+        """How long a job of that shape could run from now on."""
+        found = self._fits.get(shape)
+        if found is None:
+            found = self._fits[shape] = self._fit(job, shape)
+        return found
+
+    def start(self, job: Job, shape: Shape, least: float, end: float) -> tuple[GpuId, ...]:
+        """Give the job what it needs from now until ``end``; it fits for ``least`` seconds. Returns its cards."""
+        gpus: tuple[GpuId, ...] = ()
+        if shape.num_gpus:
+            able = self.cards.able(job, shape)
+            assert not isinstance(able, Reason), "it fits"
+            gpus = self.cards.choose(job.spec, able, least)
+        self._take(job.spec, gpus, self._now, max(end, math.nextafter(self._now, math.inf)))
+        for uuid in gpus:
+            self.given.setdefault(uuid, []).append(job)
+        return gpus
+
+    def reserve(self, job: Job, shape: Shape, not_before: float, seconds: float) -> Reservation | None:
+        """Keep what the job needs for so long, from the first time not before that on. None if it can never run."""
+        spec, at = job.spec, not_before
+        able = self.cards.able(job, shape) if shape.num_gpus else []
+        if isinstance(able, Reason):
+            return None
+        gpus: tuple[GpuId, ...] = ()
+        while True:
+            first = self.room.next_room(spec, at, seconds)
+            if shape.num_gpus and first < math.inf:
+                first, gpus = self.cards.next_room(spec, able, first, seconds)
+            if first == math.inf:
+                return None
+            if first <= at:
+                break
+            at = first
+        made = Reservation(job, gpus, at, at + seconds)
+        self.reservations[job.id] = made
+        self._take(spec, gpus, made.at, made.until)
+        return made
+
+    def lift(self, made: Reservation) -> None:
+        """Keep nothing for the job any more."""
+        del self.reservations[made.job.id]
+        self.room.give_back(made.job.spec, made.at, made.until)
+        self.cards.give_back(made.job.spec, made.gpus, made.at, made.until)
+        self._fits.clear()
+
+    def restore(self, made: Reservation) -> None:
+        """Undo a :meth:`lift`."""
+        self.reservations[made.job.id] = made
+        self._take(made.job.spec, made.gpus, made.at, made.until)
+
+    def _fit(self, job: Job, shape: Shape) -> Fit:
+        seconds = self.room.room(job.spec, self._now)
+        if not shape.num_gpus:
+            return Fit(seconds)
+        able = self.cards.able(job, shape)
+        if isinstance(able, Reason):
+            return Fit(0.0, able)
+        return Fit(min(seconds, self.cards.rooms(job.spec, able)[shape.num_gpus - 1]))
+
+    def _take(self, spec: JobSpec, gpus: tuple[GpuId, ...], start: float, end: float) -> None:
+        self.room.take(spec, start, end)
+        self.cards.take(spec, gpus, start, end)
+        self._fits.clear()
