@@ -12,7 +12,9 @@ from runners.errors import InvalidConfig
 APPLICATION = 0x726E7273
 
 #: Script N brings a database from version N to N + 1. Released ones never change.
-SCRIPTS: tuple[str, ...] = (Path(__file__).with_name("schema.sql").read_text(encoding="utf-8"),)
+SCRIPTS: tuple[str, ...] = tuple(
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "schema_2.sql")
+)
 
 
 def migrate(connection: sqlite3.Connection, scripts: Sequence[str] = SCRIPTS) -> int:
