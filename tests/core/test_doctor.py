@@ -191,6 +191,7 @@ CASES: list[tuple[Facts, str, Level, str, str]] = [
     (version(components={**COMPONENTS, "containerd": "v2.1.4"}), "containerd", Level.FAILURE, "CVE-2024-25621", "containerd.io"),
     (version(components={"engine": "29.5.1"}), "docker-init", Level.FAILURE, "no job can start", "tini"),
     (engine(toolkit="1.17.7"), "nvidia-container-toolkit", Level.FAILURE, "CVE-2025-23266", "nvidia-container-toolkit"),
+    (engine(shell=False), "gate-shell", Level.WARNING, "a hostile image's own may run", "apt-get install busybox-static"),
     (info(security=()), "seccomp", Level.WARNING, "filters no system calls", "#"),
     (info(security=("name=seccomp,profile=unconfined",)), "seccomp", Level.WARNING, "filters no", "#"),
     (info(warnings=("WARNING: API is accessible on http://0.0.0.0:2375 without encryption.",)), "engine-tcp", Level.FAILURE, "without TLS", "# remove -H"),

@@ -51,6 +51,9 @@ def check_engine(facts: EngineFacts, config: Config, *, cards: bool, linked: boo
         text = "the engine has no docker-init, the first process of every job's container: no job can start in one"
         yield failure("docker-init", text, "apt-get install tini docker.io")
     yield from _isolation(info)
+    if (config.system or config.containers.staging) and not facts.shell:
+        text = "no static shell waits at containers' gates: a hostile image's own may run before its turn"
+        yield warning("gate-shell", text, "apt-get install busybox-static", "systemctl restart runnersd")
     yield _live_restore(info)
     yield _logging(info)
     yield from _limits(info)

@@ -93,7 +93,8 @@ class EngineFacts:
     """The container engine at ``path``.
 
     ``cdi_files`` are specifications that name NVIDIA cards by UUID; ``hook`` is whether the engine has NVIDIA's hook on
-    its PATH. ``image`` is whether the configured default image is there; None when none is configured.
+    its PATH. ``image`` is whether the configured default image is there; None when none is configured. ``shell`` is
+    whether this machine has a static shell.
     """
 
     path: str
@@ -104,6 +105,7 @@ class EngineFacts:
     hook: bool = False
     toolkit: str | None = None  #: version of the NVIDIA Container Toolkit
     image: bool | Unseen | None = None
+    shell: bool = True
 
 
 @dataclass(frozen=True, slots=True)

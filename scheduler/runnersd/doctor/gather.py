@@ -24,6 +24,7 @@ from runnersd.doctor.facts import (
     Unseen,
 )
 from runnersd.doctor.looking import Look
+from runnersd.machine.docker import shells
 from runnersd.machine.docker.instance import finds_hook, who_answers
 from runnersd.store.opening import SQLITE_VERSION
 from runnersd.store.place import read_mountinfo
@@ -97,6 +98,7 @@ def _engine(config: Config) -> EngineFacts:
 
     file = Look(partial(machine_looks.socket_file, Path(path)), FILES)
     toolkit = Look(machine_looks.toolkit_version, FILES)
+    shell = Look(shells.found, FILES)
     hook = Look(lambda: finds_hook(asyncio.run(who_answers(path))), ANSWER)
     version = asked("/version", engine_answers.version)
     info = asked("/info", engine_answers.info)
@@ -114,6 +116,7 @@ def _engine(config: Config) -> EngineFacts:
         hook=hook.seen() is True,
         toolkit="unknown" if isinstance(found, Unseen) else found,
         image=image.seen() if image is not None else None,
+        shell=shell.seen() is not None,
     )
 
 

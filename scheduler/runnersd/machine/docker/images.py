@@ -21,6 +21,8 @@ _NEWS = 0.5
 #: Characters that all labels, or all variables, of an image may have.
 MOST_TEXT = 64 << 10
 MOST_VOLUMES = 32
+#: Names that are remembered; with more, what was asked about first is found out again when it is wanted.
+MOST_KNOWN = 10_000
 _AGAIN = 2.0  # seconds before an engine that did not answer is asked again
 
 
@@ -102,6 +104,8 @@ class Images:
 
     def _say(self, name: str, **what: Any) -> None:
         self.known[name] = ImageState(self._clock(), **what)
+        while len(self.known) > MOST_KNOWN:
+            del self.known[next(iter(self.known))]
         self._changed()
 
 

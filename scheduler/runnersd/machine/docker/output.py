@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from pathlib import Path
+import os
 
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.logs import LogCopy
@@ -15,6 +15,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds without any of it after which the rest of an ended container's output is given up.
 _SILENCE = 10.0
+#: Bytes at the end of stderr in which its last line is looked for.
+_LAST = 4096
 
 
 class Output:
@@ -35,7 +37,9 @@ class Output:
     def last_error(self) -> str:
         """The last line of its stderr."""
         with contextlib.suppress(OSError):
-            lines = Path(f"{self._base}.err").read_text(errors="replace").strip().splitlines()
+            with open(f"{self._base}.err", "rb") as file:
+                file.seek(max(os.fstat(file.fileno()).st_size - _LAST, 0))
+                lines = file.read().decode(errors="replace").strip().splitlines()
             return lines[-1][:500] if lines else ""
         return ""
 

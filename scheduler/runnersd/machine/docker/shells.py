@@ -18,7 +18,7 @@ PLACES = (Path("/bin/busybox"), Path("/usr/bin/busybox"))
 
 def prepared(state: Path) -> Path | None:
     """A copy in the state directory, up to date, to be linked into gates; None where there is no such shell."""
-    program = next(filter(is_static, PLACES), None)
+    program = found()
     if program is None:
         return None
     copy, scratch = state / "sh", state / "sh.new"
@@ -32,6 +32,11 @@ def prepared(state: Path) -> Path | None:
         log.warning("cannot copy %s to %s: %s; images' own shells wait at gates", program, copy, error.strerror)
         return None
     return copy
+
+
+def found() -> Path | None:
+    """The host's static shell; None where it has none."""
+    return next(filter(is_static, PLACES), None)
 
 
 def is_static(path: Path) -> bool:
