@@ -36,6 +36,7 @@ class Limits:
     image: str | None = None  #: of container jobs that name none, nor their environment
     allowed_mounts: tuple[str, ...] = ()
     root_refused: bool = False  #: the submitter is root, whose containers the configuration does not allow
+    margin: int = 0  #: of a card's memory, which no share may have
 
 
 def admit(
@@ -85,7 +86,7 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
     if spec.run_in == "container":
         _check_container(spec, limits, say)
     if spec.num_gpus:
-        _check_cards(spec, inventory, say)
+        _check_cards(spec, inventory, limits.margin, say)
     if spec.cpus is not None and spec.cpus > limits.cpus:
         say("cpus", f"asks for {spec.cpus:g} CPUs, this machine has {limits.cpus:g}")
     if spec.memory is not None and spec.memory > limits.memory:
@@ -125,18 +126,25 @@ def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], No
             say("mounts", f"cannot mount {source}: this daemon allows {allowed} (containers.allowed_mounts)")
 
 
-def _check_cards(spec: JobSpec, inventory: Inventory, say: Callable[[str, str], None]) -> None:
+def _check_cards(spec: JobSpec, inventory: Inventory, margin: int, say: Callable[[str, str], None]) -> None:
     if len(inventory.gpus) < spec.num_gpus:
         why = f" ({inventory.problem})" if inventory.problem and not inventory.gpus else ""
         say("num_gpus", f"asks for {_cards(spec.num_gpus)}, this machine has {len(inventory.gpus)}{why}")
         return
-    fitting = [gpu for gpu in inventory.gpus if matches(gpu, spec)]
+    spare = margin if spec.gpu_shared else 0
+    fitting = [
+        gpu
+        for gpu in inventory.gpus
+        if matches(gpu, spec)
+        and (gpu.memory_total is None or (spec.gpu_memory or 0) <= max(gpu.memory_total - spare, 1))
+    ]
     if len(fitting) < spec.num_gpus:
         key = "gpus" if spec.gpus else "gpu_model" if spec.gpu_model else "gpu_memory"
         wish = {
             "gpus": f"{'card' if len(spec.gpus) == 1 else 'cards'} {', '.join(spec.gpus)}",
             "gpu_model": f"{_cards(spec.num_gpus)} named like {spec.gpu_model}",
-            "gpu_memory": f"{_cards(spec.num_gpus)} with {format_size(spec.gpu_memory or 0)}",
+            "gpu_memory": f"{_cards(spec.num_gpus)} with {format_size(spec.gpu_memory or 0)}"
+            + (f" beside the {format_size(spare)} that stay free (gpus.margin)" if spare else ""),
         }[key]
         say(key, f"asks for {wish}; this machine has {len(fitting) or 'none'} such among its {_kinds(inventory)}")
 

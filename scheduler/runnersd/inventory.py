@@ -31,6 +31,26 @@ def foreign_processes(gpu: Gpu, supervisors: AbstractSet[int], policy: ForeignPo
     )
 
 
+def foreign_memory(gpu: Gpu, foreign: Sequence[GpuProcess]) -> int | None:
+    """What the ``foreign`` ones of a card's processes hold of its memory, in bytes; None where nobody can tell.
+
+    Of one whose memory the driver does not give, it is what is used and not known to be another's.
+    """
+    known = sum(process.memory or 0 for process in foreign)
+    if all(process.memory is not None for process in foreign):
+        return known
+    if gpu.memory_used is None:
+        return None
+    others = sum(process.memory or 0 for process in gpu.processes if process not in foreign)
+    return max(gpu.memory_used - others, known)
+
+
+def process_text(process: GpuProcess) -> str:
+    """A process as people are told of it: `python (pid 4242, ann)`."""
+    whose = process.user or ("" if process.uid is None else f"uid {process.uid}")
+    return f"{process.name or 'a process'} (pid {process.pid}{', ' if whose else ''}{whose})"
+
+
 def card_state(gpu: Gpu, holders: Sequence[Job], *, drained: bool, foreign: bool) -> CardState:
     """A card's state: the first that applies. ``holders`` are the live jobs that hold it, ``foreign`` whether
     :func:`foreign_processes` found any."""

@@ -32,6 +32,7 @@ class GpuProcess:
     name: str = ""
     uid: int | None = None
     ancestors: tuple[int, ...] = ()
+    user: str = ""  #: the name of ``uid``, where it has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +106,11 @@ class EngineState:
 
 @dataclass(frozen=True, slots=True)
 class ForeignPolicy:
-    """What counts as somebody else's use of a card."""
+    """What counts as somebody else's use of a card, and what that means for jobs."""
 
     min_graphics_memory: int = 1 << 30
     ignore: frozenset[str] = frozenset()
+    share: bool = False  #: whether shared jobs may have what it leaves of a card's memory
 
 
 @dataclass(frozen=True, slots=True)

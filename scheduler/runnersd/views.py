@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runners.api import AttemptView, EventView, GpuView, JobDetailView, JobView
-from runnersd.inventory import card_state, foreign_processes
+from runnersd.inventory import card_state, foreign_processes, process_text
 from runnersd.model import Gpu, Job, Reason
 from runnersd.planner import World, supervisors_on
 
@@ -90,8 +90,5 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
         whose = f"daemon of {gpu.owner.user}" if gpu.owner.user else "another daemon"
         view["reason"] = f"{whose}, pid {gpu.owner.pid or 'unknown'}"
     elif foreign:
-        first = foreign[0]
-        view["reason"] = (
-            f"used by {first.name or 'a process'} (pid {first.pid}, uid {first.uid if first.uid is not None else '?'})"
-        )
+        view["reason"] = "used by " + ", ".join(map(process_text, foreign[:3])) + (", ..." if foreign[3:] else "")
     return view

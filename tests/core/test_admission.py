@@ -13,7 +13,7 @@ from runners.spec import JobSpec, PipelineSpec, Submission
 from runnersd.admission import Limits, admit
 from runnersd.model import EngineState, Inventory
 
-LIMITS = Limits(cpus=8.0, memory=64 * GIB, max_queued=10, max_per_pipeline=5)
+LIMITS = Limits(cpus=8.0, memory=64 * GIB, max_queued=10, max_per_pipeline=5, margin=GIB)
 
 
 def submission(*specs: JobSpec) -> Submission:
@@ -43,6 +43,11 @@ def admitted(*specs: JobSpec, inventory: Inventory | None = None, limits: Limits
             {"num_gpus": 1, "gpu_memory": 100 * GIB},
             "jobs[0].gpu_memory",
             "asks for 1 card with 100GiB; this machine has none such among its 2 cards: 2 of ",
+        ),
+        (
+            {"num_gpus": 1, "gpu_memory": 80 * GIB, "gpu_shared": True},
+            "jobs[0].gpu_memory",
+            "asks for 1 card with 80GiB beside the 1GiB that stay free (gpus.margin); this machine has none such",
         ),
         ({"cpus": 9.0}, "jobs[0].cpus", "asks for 9 CPUs, this machine has 8"),
         ({"memory": 65 * GIB}, "jobs[0].memory", "this machine has 64"),

@@ -114,7 +114,7 @@ def test_a_job_that_cannot_run_at_all_now_does_not_hold_the_others_back() -> Non
     assert starts(made) == {small: ("GPU-0",)}
     reason = why(queue, wide, world, made)
     assert reason.code is Code.FOREIGN_GPU_USE
-    assert "python (pid 4242)" in reason.text
+    assert "python (pid 4242, uid 1001)" in reason.text
 
 
 def test_a_drained_a_lost_and_somebody_elses_card_are_not_given() -> None:

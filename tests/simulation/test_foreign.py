@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import replace
 
 from runnersd.config import Config
-from runnersd.model import Inventory
-from serving import Served, served_test
+from runnersd.model import GpuProcess, Inventory
+from serving import Served, served_test, submission
 
+GIB = 1 << 30
+SHARING = replace(Config(), gpus=replace(Config().gpus, poll=0.05, margin=GIB, foreign="share"))
 RARELY = replace(Config(), gpus=replace(Config().gpus, poll=3600.0))
 
 
@@ -82,3 +84,31 @@ async def test_what_a_supervisor_s_next_job_has_on_the_earlier_card_is_foreign(d
     states = {card["uuid"]: card["state"] for card in (await daemon.ask("GET", "/v1/gpus")).json["gpus"]}
     assert states == {uuid: "foreign", daemon.machine.cards()[1].uuid: "reserved"}
     await end(daemon, second)
+
+
+@served_test(SHARING, gpus=1)
+async def test_shared_jobs_join_a_foreign_card_by_policy_and_the_reason_names_who_is_there(daemon: Served) -> None:
+    (uuid,) = daemon.machine.gpus
+    stranger = GpuProcess(4242, "compute", 50 * GIB, "python", 0)
+    daemon.machine.gpus[uuid] = replace(daemon.machine.gpus[uuid], memory_used=50 * GIB, processes=(stranger,))
+    share = {"num_gpus": 1, "gpu_shared": True, "gpu_memory": 20 * GIB}
+    (alone,) = await daemon.submit("serve", job={"num_gpus": 1})
+    first, second = await daemon.submit("serve", "serve", job=share)
+    await daemon.until_state(first, "running")
+    card = (await daemon.ask("GET", "/v1/gpus")).json["gpus"][0]
+    assert (card["state"], card["jobs"], card["foreign_pids"]) == ("shared", [first], [4242])
+    assert card["reason"] == "used by python (pid 4242, root)"
+    reason = (await daemon.ask("GET", f"/v1/jobs/{second}")).json["reason"]
+    assert reason["text"].startswith("needs 20GiB of a card's memory: at most 9GiB left, 1 held by"), reason
+    reason = (await daemon.ask("GET", f"/v1/jobs/{alone}")).json["reason"]
+    assert reason["text"] == "needs 1 card, 0 can be had: card 0 is used by python (pid 4242, root)"
+    daemon.machine.gpus[uuid] = replace(daemon.machine.gpus[uuid], memory_used=0, processes=())
+    await daemon.until_state(second, "running")
+    assert (await daemon.ask("GET", f"/v1/jobs/{alone}")).json["state"] == "queued"
+
+
+@served_test(SHARING, gpus=1)
+async def test_a_share_that_leaves_no_margin_on_any_card_is_refused(daemon: Served) -> None:
+    job = {"num_gpus": 1, "gpu_shared": True, "gpu_memory": 80 * GIB}
+    answer = await daemon.ask("POST", "/v1/pipelines", submission("true", job=job))
+    assert answer.status == 422 and b"gpus.margin" in answer.body, answer.body

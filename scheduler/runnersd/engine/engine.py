@@ -338,6 +338,7 @@ class Engine:
             image=containers.image,
             allowed_mounts=containers.allowed_mounts,
             root_refused=submitter.uid == 0 and not containers.allow_root,
+            margin=self.config.gpus.margin,
         )  # fmt: skip
 
 

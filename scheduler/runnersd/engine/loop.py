@@ -60,7 +60,10 @@ class Loop:
         """Take another configuration from the next turn on."""
         self.config = config
         self.attempts.look_from(config, self.sight.inventory)
-        self._policy = ForeignPolicy(config.gpus.foreign_min_memory, frozenset(config.gpus.foreign_ignore))
+        gpus = config.gpus
+        self._policy = ForeignPolicy(
+            gpus.foreign_min_memory, frozenset(gpus.foreign_ignore), share=gpus.foreign == "share"
+        )
         self.wake()
 
     def wake(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pwd
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from fnmatch import fnmatchcase
 from runners.pipeline.quantities import format_size
 from runnersd.config import Config
 from runnersd.machine import Cards, Gpus
-from runnersd.model import Gpu, Inventory
+from runnersd.model import Gpu, GpuProcess, Inventory
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class Sight:
         self._gpus, self._cards, self._free_disk = gpus, cards, free_disk
         self.inventory = Inventory()
         self._said: str | None = None
+        self._users: dict[int, str] = {}
 
     async def look(self, config: Config) -> bool:
         """Look at the cards. Returns whether anything a plan depends on has changed."""
@@ -30,7 +32,10 @@ class Sight:
         owners = self._cards.claim([gpu.uuid for gpu in listed])
         inventory = replace(
             seen,
-            gpus=tuple(replace(gpu, owner=owners.get(gpu.uuid)) for gpu in listed),
+            gpus=tuple(
+                replace(gpu, owner=owners.get(gpu.uuid), processes=tuple(map(self._named, gpu.processes)))
+                for gpu in listed
+            ),
             unlisted=frozenset(gpu.uuid for gpu in seen.gpus if not _listed(gpu, config) and not gpu.lost),
         )
         if inventory.problem != self._said:
@@ -42,6 +47,18 @@ class Sight:
         changed = _material(inventory) != _material(self.inventory)
         self.inventory = inventory
         return changed
+
+    def _named(self, process: GpuProcess) -> GpuProcess:
+        """The process with its user's name."""
+        uid = process.uid
+        if uid is None:
+            return process
+        if uid not in self._users:
+            try:
+                self._users[uid] = pwd.getpwuid(uid).pw_name
+            except KeyError:
+                self._users[uid] = ""
+        return replace(process, user=self._users[uid])
 
     def low_disk(self, config: Config) -> str | None:
         """Why nothing may start for want of disk space, in a sentence; None when there is enough."""

@@ -12,19 +12,27 @@ from runnersd.lines import Shape
 from runnersd.model import Gpu, GpuId, Job, JobId, Reason
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import cards_text
-from runnersd.planner.world import World, usable
+from runnersd.planner.world import Outsiders, World, outsiders, usable
 
 
 class Card:
     """A card that may be given out, and when it is taken. What is taken of it is its memory, in bytes.
 
-    A card whose memory is not known is given to one job at a time.
+    A card whose memory is not known is given to one job at a time. One that somebody else uses (``beside``) is given to
+    shared jobs only, as far as they leave some of it.
     """
 
-    def __init__(self, gpu: Gpu, margin: int) -> None:
-        self.gpu = gpu
-        self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin, 1)
+    def __init__(self, gpu: Gpu, margin: int, beside: Outsiders | None = None) -> None:
+        self.gpu, self.beside = gpu, beside
+        held = (beside.memory if beside is not None else None) or 0
+        self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
         self.time = Timeline(float(self._total or 1))
+
+    def open_to(self, spec: JobSpec) -> bool:
+        """Whether the job could have it if none of ours did."""
+        if self.beside is not None and not (spec.gpu_shared and spec.gpu_memory is not None):
+            return False
+        return matches(self.gpu, spec) and self.amount(spec) <= self.time.capacity
 
     def amount(self, spec: JobSpec) -> float:
         """How much of the card the job takes: its share, or all of it."""
@@ -52,7 +60,7 @@ class Cards:
             if reason is not None:
                 self.unusable[gpu.uuid] = reason
                 continue
-            card = self.cards[gpu.uuid] = Card(gpu, world.margin)
+            card = self.cards[gpu.uuid] = Card(gpu, world.margin, outsiders(gpu, world))
             for id, job in world.snapshot.holders.get(gpu.uuid, {}).items():
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
@@ -63,21 +71,25 @@ class Cards:
             return Reason(Code.INVENTORY_STALE, self._world.inventory.problem or "the driver does not answer")
         found = self._able.get(shape)
         if found is None:
-            found = self._able[shape] = [
-                card
-                for card in self.cards.values()
-                if matches(card.gpu, spec) and card.amount(spec) <= card.time.capacity
-            ]
+            found = self._able[shape] = [card for card in self.cards.values() if card.open_to(spec)]
         if len(found) >= spec.num_gpus:
             return found
-        reasons = [
-            self.unusable[gpu.uuid]
-            for gpu in self._world.inventory.gpus
-            if gpu.uuid in self.unusable and matches(gpu, spec)
-        ]
+        reasons = self.refused(spec)
         code = reasons[0].code if reasons else Code.NO_FREE_GPU
         why = "; ".join(reason.text for reason in reasons[:3]) or "no card of this machine fits"
         return Reason(code, f"needs {cards_text(spec.num_gpus)}, {len(found)} can be had: {why}")
+
+    def refused(self, spec: JobSpec) -> list[Reason]:
+        """Why the job cannot have cards that it could use if nobody but us did, in the cards' order."""
+        reasons = []
+        for gpu in self._world.inventory.gpus:
+            if not matches(gpu, spec):
+                continue
+            if gpu.uuid in self.unusable:
+                reasons.append(self.unusable[gpu.uuid])
+            elif (beside := self.cards[gpu.uuid].beside) is not None and not self.cards[gpu.uuid].open_to(spec):
+                reasons.append(beside.reason)
+        return reasons
 
     def rooms(self, spec: JobSpec, able: Sequence[Card]) -> list[float]:
         """For how many seconds each of the cards could be had now, longest first."""

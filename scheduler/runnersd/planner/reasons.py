@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from runners.api import Code
 from runners.pipeline.quantities import format_size
-from runnersd.inventory import matches
 from runnersd.lines import Shape
 from runnersd.model import Job, JobId, Reason
 from runnersd.planner.cards import Card
@@ -59,9 +58,10 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
     free = [card for card in able if not card.time.taken(now)]
     held = _held(able, space, world, now)
     if spec.gpu_shared and spec.gpu_memory is not None:
-        most = max(card.time.capacity - card.time.taken(now) for card in able)
-        text = f"needs {format_size(spec.gpu_memory)} of a card's memory: at most {format_size(int(most))} left{held}"
-        return Reason(Code.NO_GPU_MEMORY, text)
+        most = max(max(card.time.capacity - card.time.taken(now) for card in able), 0.0)
+        beside = "".join(f", {card.beside.reason.text}" for card in able if card.beside is not None)
+        text = f"needs {format_size(spec.gpu_memory)} of a card's memory: at most {format_size(int(most))} left"
+        return Reason(Code.NO_GPU_MEMORY, f"{text}{held}{beside}")
     roomy = [card for card in free if card.roomy(spec)]
     if len(free) >= spec.num_gpus and spec.gpu_memory is not None:
         return Reason(
@@ -69,13 +69,7 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
             f"needs {cards_text(spec.num_gpus)} with {format_size(spec.gpu_memory)} free: "
             f"{len(roomy)} of {len(free)} have it",
         )
-    foreign = [
-        space.cards.unusable[gpu.uuid]
-        for gpu in world.inventory.gpus
-        if gpu.uuid in space.cards.unusable
-        and space.cards.unusable[gpu.uuid].code is Code.FOREIGN_GPU_USE
-        and matches(gpu, spec)
-    ]
+    foreign = [reason for reason in space.cards.refused(spec) if reason.code is Code.FOREIGN_GPU_USE]
     # The code names what would let it start now; the sentence names everything.
     code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
     others = "".join(f", {reason.text}" for reason in foreign[:2])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from runners.api import Code
-from runnersd.inventory import foreign_processes
+from runnersd.inventory import foreign_memory, foreign_processes, process_text
 from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, ImageState, Inventory, JobId, Reason
 from runnersd.snapshot import Snapshot
 from runnersd.urgency import Measures
@@ -49,13 +49,30 @@ def usable(gpu: Gpu, world: World) -> Reason | None:
         return Reason(
             Code.FOREIGN_GPU_USE, f"card {gpu.index} belongs to another daemon of {whose} (pid {gpu.owner.pid})"
         )
+    beside = outsiders(gpu, world)
+    return beside.reason if beside is not None and beside.memory is None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Outsiders:
+    """Those who are on a card and do not belong there, in a sentence.
+
+    ``memory`` is what they hold of it, in bytes, if shared jobs may have the rest; None if nobody may.
+    """
+
+    reason: Reason
+    memory: int | None
+
+
+def outsiders(gpu: Gpu, world: World) -> Outsiders | None:
+    """Who is on the card that does not belong there; None when nobody is."""
     foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
-    if foreign:
-        process = foreign[0]
-        return Reason(
-            Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {process.name or 'a process'} (pid {process.pid})"
-        )
-    return None
+    if not foreign:
+        return None
+    more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    reason = Reason(Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {process_text(foreign[0])}{more}")
+    known = world.foreign.share and gpu.memory_total is not None
+    return Outsiders(reason, foreign_memory(gpu, foreign) if known else None)
 
 
 def supervisors_on(gpu: Gpu, world: World) -> frozenset[int]:

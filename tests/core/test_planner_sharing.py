@@ -1,0 +1,144 @@
+"""Who may have a part of a card, beside our own and beside others, and how much of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.builders import GIB, Queue, gpu, spec
+from core.test_planner import NOW, finish, run_plan, starts, why
+from runners.api import Code
+from runnersd.inventory import foreign_memory
+from runnersd.model import ForeignPolicy, Gpu, GpuProcess, Inventory
+from runnersd.planner import World, plan
+from runnersd.views import gpu_view
+
+MIB = 1 << 20
+MARGIN = 512 * MIB
+SHARE = ForeignPolicy(share=True)
+
+
+def stranger(memory: int | None = 30 * GIB, pid: int = 4242, **facts: Any) -> GpuProcess:
+    """Somebody else's process."""
+    return GpuProcess(pid, "compute", memory, "python", 1001, user="bob", **facts)
+
+
+def shared(memory: int, **keys: Any) -> Any:
+    """A job that takes so much of a card."""
+    return spec(num_gpus=1, gpu_shared=True, gpu_memory=memory, **keys)
+
+
+def world_of(queue: Queue, *gpus: Gpu, policy: ForeignPolicy = SHARE, **facts: Any) -> World:
+    return queue.world(Inventory(gpus), foreign=policy, margin=MARGIN, **facts)
+
+
+def test_shares_fill_a_card_up_to_its_margin_and_are_held_from_the_reservation_on() -> None:
+    queue = Queue()
+    ids = [queue.add(shared(20 * GIB))[0] for _ in range(4)]
+    # Nothing of what was started shows in the card's memory yet.
+    world = world_of(queue, gpu(0, memory_used=0))
+    assert list(starts(run_plan(queue, world))) == ids[:3]
+    reason = why(queue, ids[3], world, run_plan(queue, world))
+    assert reason.code is Code.NO_GPU_MEMORY
+    assert reason.text.startswith("needs 20GiB of a card's memory: at most 19.5GiB left, 1 held by 1 (ann)"), reason
+    finish(queue, ids[0])
+    assert list(starts(run_plan(queue, world))) == [ids[3]]
+
+
+def test_what_jobs_use_counts_as_what_they_declared() -> None:
+    queue = Queue()
+    (small, big) = (queue.add(shared(2 * GIB))[0], queue.add(shared(70 * GIB))[0])
+    ours = GpuProcess(10, "compute", 60 * GIB, "python", 1000, (9,))
+    assert list(starts(run_plan(queue, world_of(queue, gpu(0))))) == [small, big]
+    (third,) = queue.add(shared(5 * GIB))
+    filled = world_of(queue, gpu(0, memory_used=60 * GIB, processes=(ours,)), supervisors={small: 9})
+    assert list(starts(run_plan(queue, filled))) == [third]
+
+
+def test_a_shared_job_goes_where_least_is_left_and_an_exclusive_one_to_no_shared_card() -> None:
+    queue = Queue()
+    first, second = queue.add(shared(40 * GIB, gpus=("0",)), shared(60 * GIB, gpus=("1",)))
+    world = world_of(queue, gpu(0), gpu(1), gpu(2))
+    assert starts(run_plan(queue, world)) == {first: ("GPU-0",), second: ("GPU-1",)}
+    (fitting,) = queue.add(shared(15 * GIB))
+    (larger,) = queue.add(shared(30 * GIB))
+    (alone,) = queue.add(spec(num_gpus=1))
+    assert starts(run_plan(queue, world)) == {fitting: ("GPU-1",), larger: ("GPU-0",), alone: ("GPU-2",)}
+    (late,) = queue.add(spec(num_gpus=1))
+    assert starts(run_plan(queue, world)) == {}
+    assert why(queue, late, world, run_plan(queue, world)).code is Code.NO_FREE_GPU
+
+
+@pytest.mark.parametrize("policy", [ForeignPolicy(), SHARE], ids=["exclude", "share"])
+def test_beside_a_foreign_process_only_shared_jobs_start_and_only_by_policy(policy: ForeignPolicy) -> None:
+    queue = Queue()
+    (alone,) = queue.add(spec("alone", num_gpus=1))
+    (job,) = queue.add(shared(40 * GIB))
+    world = world_of(queue, gpu(0, memory_used=30 * GIB, processes=(stranger(),)), policy=policy)
+    made = run_plan(queue, world)
+    assert starts(made) == ({job: ("GPU-0",)} if policy.share else {})
+    for id in (alone,) if policy.share else (alone, job):
+        reason = why(queue, id, world, made)
+        assert reason.code is Code.FOREIGN_GPU_USE
+        assert reason.text == "needs 1 card, 0 can be had: card 0 is used by python (pid 4242, bob)"
+    assert gpu_view(world.inventory.gpus[0], world)["state"] == ("shared" if policy.share else "foreign")
+    assert gpu_view(world.inventory.gpus[0], world)["foreign_pids"] == [4242]
+
+
+def test_shares_go_beside_what_foreign_processes_hold() -> None:
+    queue = Queue()
+    fits, too_large = queue.add(shared(30 * GIB), shared(30 * GIB))
+    world = world_of(queue, gpu(0, memory_used=45 * GIB, processes=(stranger(), stranger(15 * GIB, 4243))))
+    made = run_plan(queue, world)
+    assert list(starts(made)) == [fits]
+    reason = why(queue, too_large, world, made)
+    assert (reason.code, reason.text) == (
+        Code.NO_GPU_MEMORY,
+        "needs 30GiB of a card's memory: at most 4.5GiB left, 1 held by 1 (ann)"
+        ", card 0 is used by python (pid 4242, bob) and 1 more",
+    )
+
+
+def test_a_share_that_never_fits_beside_them_waits_for_them_and_keeps_nothing() -> None:
+    queue = Queue()
+    big, small = queue.add(shared(60 * GIB), shared(GIB))
+    world = world_of(queue, gpu(0, memory_used=30 * GIB, processes=(stranger(),)))
+    made = run_plan(queue, world)
+    assert list(starts(made)) == [small]
+    assert made.reservations == ()
+    assert why(queue, big, world, made).code is Code.FOREIGN_GPU_USE
+    assert list(starts(plan(world_of(queue, gpu(0)), NOW))) == [big]
+
+
+def test_a_card_of_which_nobody_knows_the_memory_is_not_shared_with_others() -> None:
+    queue = Queue()
+    queue.add(shared(GIB))
+    unified = gpu(0, memory_total=None, memory_used=None, processes=(stranger(None),))
+    assert starts(plan(world_of(queue, unified), NOW)) == {}
+    untold = gpu(0, memory_used=None, processes=(stranger(None),))
+    assert starts(plan(world_of(queue, untold), NOW)) == {}
+    free = gpu(0, memory_total=None, memory_used=None)
+    assert len(starts(plan(world_of(queue, free), NOW))) == 1
+
+
+OURS, SCREEN = GpuProcess(10, "compute", 8 * GIB, ancestors=(9,)), GpuProcess(11, "graphics", GIB // 2, "Xorg")
+
+
+@pytest.mark.parametrize(
+    ("used", "foreign", "beside", "held"),
+    [
+        (40 * GIB, [stranger(30 * GIB), stranger(GIB)], [OURS], 31 * GIB),
+        (40 * GIB, [stranger(None)], [OURS, SCREEN], 32 * GIB - GIB // 2),
+        (40 * GIB, [stranger(None), stranger(3 * GIB)], [OURS], 32 * GIB),
+        (9 * GIB, [stranger(None), stranger(3 * GIB)], [OURS], 3 * GIB),
+        (40 * GIB, [stranger(None)], [GpuProcess(10, "compute", None)], 40 * GIB),
+        (None, [stranger(None)], [], None),
+        (None, [stranger(GIB)], [], GIB),
+    ],
+)
+def test_foreign_memory_is_what_is_told_or_what_is_used_and_nobody_elses(
+    used: int | None, foreign: list[GpuProcess], beside: list[GpuProcess], held: int | None
+) -> None:
+    card = Gpu("GPU-0", 0, memory_total=80 * GIB, memory_used=used, processes=(*foreign, *beside))
+    assert foreign_memory(card, foreign) == held
