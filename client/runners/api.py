@@ -105,6 +105,7 @@ class JobView(TypedDict):
     started_at: float | None
     finished_at: float | None
     expected_start: float | None
+    expected_start_range: NotRequired[list[float | None] | None]  #: from when to when, in four cases of five
 
 
 class AttemptView(TypedDict):

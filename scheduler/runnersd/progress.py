@@ -99,6 +99,16 @@ class Progress:
                 return Reason(Code.NEEDS_JOBS, f"waits for {_names(self._unfinished(group))} to {verb}")
         return None
 
+    def waits_for(self, position: int, most: int) -> tuple[JobId, ...] | None:
+        """The jobs whose ends open the position; None when they are more than so many."""
+        below = [barrier for barrier in self._barriers[self._next_barrier :] if barrier.targets[-1] < position]
+        found = dict.fromkeys(self.awaited)
+        for group in (*below, *self._waits.get(position, ())):
+            if len(found) + len(group.targets) > most:
+                return None
+            found.update((job.id, None) for job in self._unfinished(group))
+        return tuple(found)
+
     def failed_need(self, job: Job) -> Reason:
         """Why a doomed job will never start."""
         culprit: Job | None = None

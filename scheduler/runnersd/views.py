@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from runners.api import AttemptView, EventView, GpuView, JobDetailView, JobView
+from runners.api import WAITING, AttemptView, EventView, GpuView, JobDetailView, JobView
+from runnersd.forecast import Expectation
 from runnersd.inventory import card_state, foreign_processes, process_text
 from runnersd.model import Gpu, Job, Reason
 from runnersd.planner import World, supervisors_on
 
 
-def job_view(job: Job, reason: Reason, expected_start: float | None = None) -> JobView:
-    """The status object of a job."""
+def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> JobView:
+    """The status object of a job; ``expected`` says when it starts, if it has not."""
     submitter = job.pipeline.submitter
-    return {
+    view: JobView = {
         "id": job.id,
         "name": job.spec.name,
         "pipeline": f"p{job.pipeline.id}",
@@ -28,8 +29,12 @@ def job_view(job: Job, reason: Reason, expected_start: float | None = None) -> J
         "submitted_at": job.submitted_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
-        "expected_start": expected_start,
+        "expected_start": None,
     }
+    if expected is not None and job.state in WAITING:
+        view["expected_start"] = expected.likely
+        view["expected_start_range"] = [expected.earliest, expected.latest]
+    return view
 
 
 def detail_view(
@@ -57,6 +62,7 @@ def detail_view(
         "started_at": view["started_at"],
         "finished_at": view["finished_at"],
         "expected_start": view["expected_start"],
+        "expected_start_range": view.get("expected_start_range"),
         "spec": spec,
         "attempts": attempts,
         "events": events,

@@ -56,6 +56,8 @@ class Figures:
     utilization: float  #: of all card-seconds from the first submission to the last end
     double_bookings: int
     runtime_s: float = 0.0
+    in_range: float | None = None  #: which part of the jobs foretold started when it was said
+    foretold: int | None = None
 
 
 def read(path: Path) -> list[TraceJob]:

@@ -10,7 +10,8 @@ from benchmarks.trace import Run, TraceJob
 from runners.api import Code
 from runners.spec import JobSpec
 from runnersd import lifecycle
-from runnersd.model import Gpu, Inventory, Job, Pipeline, Reason, Submitter
+from runnersd.forecast import Expectation, forecast
+from runnersd.model import Gpu, Inventory, Job, JobId, Pipeline, Reason, Submitter
 from runnersd.planner import Drop, Fail, Plan, Start, Stop, World, plan
 from runnersd.snapshot import Snapshot
 
@@ -28,17 +29,26 @@ class Replayed:
 
     runs: dict[int, Run] = field(default_factory=dict)
     plans: int = 0
+    foretold: list[tuple[JobId, Expectation]] = field(default_factory=list)  #: jobs that waited, when they came
+
+    @property
+    def in_range(self) -> tuple[float | None, int]:
+        """Which part of the jobs foretold started in the range that they had been told, and how many were."""
+        told = [(id, one) for id, one in self.foretold if one.latest is not None]
+        right = sum(one.earliest <= BEGIN + self.runs[id].start <= (one.latest or 0.0) for id, one in told)
+        return (right / len(told) if told else None), len(told)
 
 
 class Replay:
     """One machine with so many cards, one user, and each of the trace's jobs in a pipeline of its own.
 
     CPUs and memory are as the jobs ask, and plenty: the textbook policies do not count them either. With ``limits``
-    each job says how long it will run.
+    each job says how long it will run. Every so many'th job that has to wait is told, when it comes, when it will start.
     """
 
-    def __init__(self, jobs: Sequence[TraceJob], cards: int, *, limits: bool) -> None:
-        self._jobs, self._limits = jobs, limits
+    def __init__(self, jobs: Sequence[TraceJob], cards: int, *, limits: bool, foretell: int = 0) -> None:
+        self._jobs, self._limits, self._foretell = jobs, limits, foretell
+        self._had_to_wait = 0
         self._durations = {job.id: job.duration for job in jobs}
         inventory = Inventory(
             tuple(
@@ -62,10 +72,12 @@ class Replay:
             now = min(times)
             while self._ends and self._ends[0][0] <= now:
                 self._end(heapq.heappop(self._ends)[1], now)
+            before = coming
             while coming < len(self._jobs) and BEGIN + self._jobs[coming].submitted <= now:
                 self._submit(self._jobs[coming], now)
                 coming += 1
             look_again = self._turn(now).look_again
+            self._tell([job.id for job in self._jobs[before:coming]], now)
             if look_again is not None and look_again <= now:
                 look_again = now + 1.0
         if self.snapshot.jobs:
@@ -102,6 +114,16 @@ class Replay:
                 case Stop(job, reason) | Drop(job, reason) | Fail(job, reason):
                     raise AssertionError(f"a plan did away with job {job.id}: {reason.text}")
         return made
+
+    def _tell(self, came: Sequence[JobId], now: float) -> None:
+        for id in came:
+            if not self._foretell or self.snapshot.jobs[id].live:
+                continue
+            self._had_to_wait += 1
+            if self._had_to_wait % self._foretell == 0:
+                expected = forecast(self.world, now).expected.get(id)
+                if expected is not None:
+                    self.done.foretold.append((id, expected))
 
     def _end(self, id: int, now: float) -> None:
         self._take(lifecycle.Succeeded(id, 1, _OK, 0, now), now)

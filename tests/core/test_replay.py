@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -87,3 +88,16 @@ def test_the_real_planner_runs_every_job_of_a_trace_once_and_books_no_card_twice
     assert sorted(runs) == [job.id for job in jobs]
     assert double_bookings(jobs, runs) == 0
     assert all(runs[job.id].start >= job.submitted and len(runs[job.id].cards) == job.num_gpus for job in jobs)
+
+
+@pytest.mark.parametrize("limits", [True, False])
+def test_most_jobs_start_in_the_range_that_was_foretold(limits: bool) -> None:
+    random = Random(7)
+    jobs, now = [], 0.0
+    for n in range(1, 400):
+        now += random.expovariate(1 / 60)
+        jobs.append(job(n, now, random.lognormvariate(4.5, 1.0), random.choice((1, 1, 1, 2, 4)), 1.0))
+    in_range, foretold = Replay(jobs, 4, limits=limits, foretell=1).run().in_range
+    assert foretold > 50
+    assert in_range is not None
+    assert 0.65 < in_range < 0.99

@@ -20,11 +20,13 @@ from runnersd import lifecycle
 from runnersd.admission import Limits, admit
 from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.foretelling import Foretelling
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.loop import EVERY, Loop, Machine
 from runnersd.engine.sight import Sight
 from runnersd.environment import DIRECTORIES
 from runnersd.explain import explain
+from runnersd.forecast import Forecast
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
 from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
@@ -63,6 +65,7 @@ class Engine:
         launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
         self._attempts = Attempts(store, launcher, cards, clock, self._wake, launches=launches, containers=containers)
         self._loop = Loop(store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock)
+        self._foretelling = Foretelling(self._loop.world, lambda: self._loop.plan, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:
             containers.changed, containers.row = self._wake, self._row
@@ -120,14 +123,15 @@ class Engine:
         """Why the job is where it is."""
         return explain(job, self._loop.world(), self._loop.plan, self.clock())
 
-    def view(self, job: Job) -> JobView:
-        """The job's status object."""
-        return job_view(job, self.explain(job))
+    async def forecast(self) -> Forecast:
+        """When the jobs in line are expected to start."""
+        return await self._foretelling.now()
 
-    def views(self, jobs: Sequence[Job]) -> list[JobView]:
+    def views(self, jobs: Sequence[Job], forecast: Forecast | None = None) -> list[JobView]:
         """Status objects of many jobs, made of one look at the world."""
         world, now = self._loop.world(), self.clock()
-        return [job_view(job, explain(job, world, self._loop.plan, now)) for job in jobs]
+        expected = {} if forecast is None else forecast.expected
+        return [job_view(job, explain(job, world, self._loop.plan, now), expected.get(job.id)) for job in jobs]
 
     def gpus(self) -> list[GpuView]:
         """The cards' status objects, in PCI order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from runners.api import JobState
-from runnersd.model import Job
+from runnersd.model import Job, JobId
 from runnersd.past.estimates import Estimate
 from runnersd.planner.world import World
 
@@ -28,6 +28,11 @@ def end_of(job: Job, world: World, now: float) -> float:
         return now + max(estimate.quantile(_LIKELY, unknown), _LEAST)
     left = estimate.remaining(now - job.started_at, _LIKELY, unknown)
     return now + (left if estimate.limit is not None else max(left, _LEAST))
+
+
+def expected_ends(world: World, now: float) -> dict[JobId, float]:
+    """When every live job is expected to end (Unix seconds)."""
+    return {id: end_of(job, world, now) for id, job in world.snapshot.live.items()}
 
 
 def end_is_known(job: Job, world: World) -> bool:

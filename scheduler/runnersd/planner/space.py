@@ -10,7 +10,7 @@ from runnersd.lines import Shape
 from runnersd.model import GpuId, Job, JobId, Reason
 from runnersd.planner.cards import Cards
 from runnersd.planner.decisions import Reservation
-from runnersd.planner.lengths import end_of
+from runnersd.planner.lengths import expected_ends
 from runnersd.planner.room import Room
 from runnersd.planner.world import World
 
@@ -25,9 +25,10 @@ class Fit(NamedTuple):
 class Space:
     """The machine as starts and reservations are handed out, in one plan."""
 
-    def __init__(self, world: World, now: float) -> None:
+    def __init__(self, world: World, now: float, ends: dict[JobId, float] | None = None) -> None:
+        """``ends`` says when live jobs end (Unix seconds), where that is not to be what is expected."""
         self._world, self._now = world, now
-        self.ends = {id: end_of(job, world, now) for id, job in world.snapshot.live.items()}
+        self.ends = ends if ends is not None else expected_ends(world, now)
         self.cards = Cards(world, now, self.ends)
         self.reservations: dict[JobId, Reservation] = {}
         self.given: dict[GpuId, list[Job]] = {}  #: to jobs that start with this plan

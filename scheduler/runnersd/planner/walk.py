@@ -33,7 +33,7 @@ class Walk:
         self._late = 0.0  # how much later than promised the latest of what is kept is (seconds)
         self._started: dict[PipelineId, int] = {}
         self._taken: set[JobId] = set()
-        self._used = _used(world, self._space.ends, now)
+        self._used = use_expected(world, self._space.ends, now)
 
     @property
     def reservations(self) -> tuple[Reservation, ...]:
@@ -155,7 +155,7 @@ class Walk:
         return self._snapshot.progress[pipeline.id].live + self._started.get(pipeline.id, 0) >= pipeline.num_jobs
 
 
-def _used(world: World, ends: dict[JobId, float], now: float) -> dict[int, float]:
+def use_expected(world: World, ends: dict[JobId, float], now: float) -> dict[int, float]:
     """What everybody has used and is expected to use, in card-seconds, by uid."""
     snapshot, measures = world.snapshot, world.measures
     found = {uid: snapshot.usage.of(uid, now, measures.half_life) for uid in snapshot.usage.charges}

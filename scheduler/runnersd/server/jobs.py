@@ -12,9 +12,10 @@ from typing import Any
 from aiohttp import web
 
 import runners
-from runners.api import SETTLED
+from runners.api import SETTLED, WAITING, JobState
 from runners.errors import IllegalTransition, InvalidRequest
 from runnersd.engine import Engine
+from runnersd.forecast import Forecast
 from runnersd.model import Job
 from runnersd.server.call import Call, as_object, encode, reply
 from runnersd.server.parameters import Target
@@ -36,6 +37,7 @@ TOGETHER = 1000
 async def status(call: Call) -> web.StreamResponse:
     """Cards, then live jobs, then waiting ones in the order they will run, then finished ones, newest first."""
     engine = call.engine
+    forecast = await engine.forecast()
     limit: int | None = call.query["limit"]
     uid = call.peer.uid if call.query["mine"] else None
     if call.query["ids"] is not None:
@@ -43,7 +45,7 @@ async def status(call: Call) -> web.StreamResponse:
         jobs = [job for job in jobs if uid is None or job.pipeline.submitter.uid == uid][:limit]
     else:
         settled = await _settled(call, uid, limit)
-        unsettled = _unsettled(engine, uid)
+        unsettled = _unsettled(engine, uid, forecast)
         # A long queue does not push all that has just finished off the screen.
         room = None if limit is None else limit - min(len(settled), limit // 5)
         jobs = list(itertools.islice(unsettled, room))
@@ -62,7 +64,7 @@ async def status(call: Call) -> web.StreamResponse:
         "gpus": engine.gpus(),
         "counts": store.counts(),
     }
-    body = encode(head)[:-1] + b',"jobs":[' + await _encoded(engine, jobs) + b"]}"
+    body = encode(head)[:-1] + b',"jobs":[' + await _encoded(engine, jobs, forecast) + b"]}"
     await call.saved()
     return web.Response(body=body, content_type="application/json")
 
@@ -80,7 +82,8 @@ async def listing(call: Call) -> web.StreamResponse:
         newest_first=query["newest"],
     )
     follows = jobs[-1].id if len(jobs) == query["limit"] else None
-    body = b'{"jobs":[' + await _encoded(call.engine, jobs) + b'],"next":' + encode(follows) + b"}"
+    forecast = await call.engine.forecast() if any(job.state in WAITING for job in jobs) else None
+    body = b'{"jobs":[' + await _encoded(call.engine, jobs, forecast) + b'],"next":' + encode(follows) + b"}"
     await call.saved()
     return web.Response(body=body, content_type="application/json")
 
@@ -88,8 +91,9 @@ async def listing(call: Call) -> web.StreamResponse:
 async def detail(call: Call) -> web.StreamResponse:
     """Everything known of a job; of a pipeline, the status objects of its jobs."""
     engine = call.engine
+    forecast = await engine.forecast()
     if call.pipeline is not None:
-        body = b'{"jobs":[' + await _encoded(engine, call.jobs) + b"]}"
+        body = b'{"jobs":[' + await _encoded(engine, call.jobs, forecast) + b"]}"
         await call.saved()
         return web.Response(body=body, content_type="application/json")
     [job] = await _current(engine, call.jobs)
@@ -100,7 +104,7 @@ async def detail(call: Call) -> web.StreamResponse:
         if job == seen:  # else it has moved on meanwhile: an answer is of one moment
             break
     private = call.access.owns(call.peer, job)
-    view = detail_view(job, engine.view(job), attempts, events, private)
+    view = detail_view(job, engine.views([job], forecast)[0], attempts, events, private)
     if private and job.attempt:
         stdout, stderr = engine.logs(job, job.attempt)
         view["logs"] = {"stdout": str(stdout), "stderr": str(stderr)}
@@ -181,10 +185,14 @@ async def _each(call: Call, act: Callable[[Job], Awaitable[Job]], verb: str) -> 
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _unsettled(engine: Engine, uid: int | None) -> Iterable[Job]:
-    """Live jobs, then the queue in order, as far as the reader goes on asking."""
+def _unsettled(engine: Engine, uid: int | None, forecast: Forecast) -> Iterable[Job]:
+    """Live jobs, then waiting ones as they are expected to start, then the rest of the queue in order, as far as the
+    reader goes on asking."""
     snapshot = engine.store.snapshot
-    every = itertools.chain(list(snapshot.live.values()), snapshot.in_order())
+    known = [snapshot.jobs[id] for id in forecast.in_time if id in snapshot.jobs]
+    first = [job for job in known if job.state is JobState.QUEUED]
+    rest = (job for job in snapshot.in_order() if job.state is not JobState.QUEUED or job.id not in forecast.expected)
+    every = itertools.chain(list(snapshot.live.values()), first, rest)
     return every if uid is None else (job for job in every if job.pipeline.submitter.uid == uid)
 
 
@@ -240,12 +248,12 @@ async def _current(engine: Engine, jobs: Sequence[Job]) -> list[Job]:
                 ended[job.id] = now
 
 
-async def _encoded(engine: Engine, jobs: Sequence[Job]) -> bytes:
+async def _encoded(engine: Engine, jobs: Sequence[Job], forecast: Forecast | None = None) -> bytes:
     """The jobs' status objects as JSON, without the brackets; many of them in slices, so that the loop goes on."""
     parts = []
     for start in range(0, len(jobs), SLICE):
         if start:
             await asyncio.sleep(0)
-        views: list[Any] = engine.views(await _current(engine, jobs[start : start + SLICE]))
+        views: list[Any] = engine.views(await _current(engine, jobs[start : start + SLICE]), forecast)
         parts.append(json.dumps(views, separators=(",", ":"), allow_nan=False)[1:-1])
     return ",".join(parts).encode()

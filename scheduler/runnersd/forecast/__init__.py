@@ -1,0 +1,15 @@
+"""When the jobs in line will start, as far as anybody can say. Foretells; decides nothing, changes nothing.
+
+The queue is played forward three times, by the planner's own rules: as things are likely to go, with jobs that end
+sooner, and with jobs that end later. It costs only when somebody asks, and no more for a long queue than for a short
+one: a few hundred jobs are foretold, and what is behind them is not.
+
+outlooks.py      how long jobs run in each of the three
+queue.py         a copy of the head of the queue
+playing.py       one play of it
+expectations.py  the forecast: what the three plays say together
+"""
+
+from runnersd.forecast.expectations import Expectation, Forecast, Forecaster, forecast
+
+__all__ = ["Expectation", "Forecast", "Forecaster", "forecast"]

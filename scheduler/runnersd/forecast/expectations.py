@@ -1,0 +1,81 @@
+"""When the jobs in line are expected to start, each with a range in which it does so in four cases of five."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from runnersd.forecast.outlooks import LATER, LIKELY, SOONER
+from runnersd.forecast.playing import Play
+from runnersd.forecast.queue import queue_of
+from runnersd.model import GpuId, JobId
+from runnersd.planner.world import World
+
+#: Others will come and go first: that makes a wait longer by so large a part of itself, and by so many seconds.
+_PASSED, _SLACK = 0.6, 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """When a job is expected to start (Unix seconds). ``likely`` and ``latest`` are None where nobody can say.
+
+    It starts from ``earliest`` to ``latest`` in about 80 cases of 100. ``gpus`` are the cards it would have then.
+    """
+
+    likely: float | None
+    earliest: float
+    latest: float | None
+    gpus: tuple[GpuId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What was foretold at some time (Unix seconds). Jobs of which nothing can be said are not in it."""
+
+    made_at: float = 0.0
+    expected: Mapping[JobId, Expectation] = field(default_factory=dict)
+    order: Sequence[JobId] = ()  #: in which they are looked at
+    in_time: Sequence[JobId] = ()  #: as they are expected to start
+
+
+class Forecaster:
+    """Makes one forecast, in small steps. What it is made of is taken in at once, and may change meanwhile."""
+
+    def __init__(self, world: World, now: float) -> None:
+        self._now = now
+        self._plays: tuple[Play, ...] = ()
+        if world.paused is None and world.low_disk is None:
+            queue = queue_of(world, now)
+            self._plays = tuple(Play(queue, world, now, outlook) for outlook in (LIKELY, SOONER, LATER))
+
+    def steps(self) -> Iterator[None]:
+        """Do it, a job of one of the plays at a time."""
+        for play in self._plays:
+            yield from play.steps()
+
+    def result(self) -> Forecast:
+        """What came of it, when all steps are done."""
+        if not self._plays:
+            return Forecast(self._now)
+        likely, sooner, later = self._plays
+        order = [id for id, start in likely.starts.items() if start < math.inf]
+        expected = {
+            id: self._expected(likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id]) for id in order
+        }
+        return Forecast(self._now, expected, order, sorted(order, key=likely.starts.__getitem__))
+
+    def _expected(self, likely: float, sooner: float, later: float, gpus: tuple[GpuId, ...]) -> Expectation:
+        earliest = min(sooner, likely)
+        if later == math.inf:  # somebody is in the way of whom nobody knows when they will be done
+            return Expectation(None, earliest, None, gpus)
+        latest = max(later, likely)
+        return Expectation(likely, earliest, latest + _PASSED * (latest - self._now) + _SLACK, gpus)
+
+
+def forecast(world: World, now: float) -> Forecast:
+    """The whole forecast at once."""
+    forecaster = Forecaster(world, now)
+    for _ in forecaster.steps():
+        pass
+    return forecaster.result()

@@ -1,0 +1,155 @@
+"""The forecast: when jobs will start, by hand-made examples."""
+
+from __future__ import annotations
+
+from core.builders import ANN, Queue, spec
+from runners.api import Code
+from runnersd import lifecycle
+from runnersd.forecast import Forecast, forecast
+from runnersd.forecast.queue import DEPTH
+from runnersd.model import Reason, Submitter
+from runnersd.planner import World
+
+BOB = Submitter(1001, 1001, (1001,), "bob")
+OK = Reason(Code.OK, "ended well")
+
+
+def run(queue: Queue, id: int, *gpus: int, at: float = 0.0) -> None:
+    """Have the job run on these cards."""
+    queue.take(lifecycle.Reserved(id, 1, tuple(f"GPU-{index}" for index in gpus)))
+    queue.take(lifecycle.Started(id, 1, at))
+
+
+def taught(queue: Queue, *durations: float, **keys: object) -> None:
+    """Somebody's jobs have run for so long."""
+    for duration in durations:
+        [id] = queue.add(spec(**keys))
+        run(queue, id, 0)
+        before = queue.snapshot.jobs[id]
+        event = lifecycle.Succeeded(id, 1, OK, 0, duration)
+        queue.take(event)
+        queue.snapshot.learn(before, event, duration)
+
+
+def likely(made: Forecast, *ids: int) -> list[float | None]:
+    return [made.expected[id].likely if id in made.expected else None for id in ids]
+
+
+def test_a_job_starts_when_the_one_before_it_reaches_its_limit() -> None:
+    queue = Queue()
+    first, second, third = queue.add(*(spec(f"{n}", num_gpus=1, time_limit=600.0) for n in range(3)))
+    run(queue, first, 0)
+    made = forecast(queue.world(1), 100.0)
+    assert first not in made.expected
+    assert likely(made, second, third) == [600.0, 1200.0]
+    assert made.expected[second].gpus == ("GPU-0",)
+    assert list(made.order) == list(made.in_time) == [second, third]
+
+
+def test_a_job_that_fits_now_is_expected_now() -> None:
+    queue = Queue()
+    [id] = queue.add(spec(num_gpus=1))
+    assert likely(forecast(queue.world(1), 7.0), id) == [7.0]
+
+
+def test_a_range_holds_what_is_likely_and_is_wider_where_durations_differ() -> None:
+    queue = Queue()
+    for name, durations in (("even", (600.0, 610.0, 620.0, 630.0)), ("odd", (10.0, 300.0, 900.0, 4000.0))):
+        taught(queue, *durations, command=name, num_gpus=1)
+    wide = []
+    for index, command in enumerate(("even", "odd")):
+        running, waiting = queue.add(*(spec(f"{command}{n}", command=command, num_gpus=1, gpus=(str(index),)) for n in range(2)))  # fmt: skip
+        run(queue, running, index)
+        found = forecast(queue.world(2), 5.0).expected[waiting]
+        assert found.likely is not None and found.latest is not None
+        assert 5.0 <= found.earliest <= found.likely <= found.latest
+        wide.append(found.latest - found.earliest)
+    assert wide[1] > 4 * wide[0]
+
+
+def test_nobody_can_say_when_a_job_ends_of_which_nothing_is_known() -> None:
+    queue = Queue()
+    running, waiting = queue.add(spec("a", num_gpus=1), spec("b", num_gpus=1))
+    run(queue, running, 0)
+    found = forecast(queue.world(1), 50.0).expected[waiting]
+    assert (found.likely, found.latest) == (None, None)
+    assert 50.0 <= found.earliest < 51.0
+
+
+def test_a_limit_alone_says_at_the_latest() -> None:
+    queue = Queue()
+    running, waiting = queue.add(spec("a", num_gpus=1, time_limit=1000.0), spec("b", num_gpus=1))
+    run(queue, running, 0)
+    found = forecast(queue.world(1), 0.0).expected[waiting]
+    assert found.likely == 1000.0
+    assert found.earliest < 500.0
+    assert found.latest is not None and found.latest >= 1000.0
+
+
+def test_a_wide_job_is_not_passed_for_ever_and_short_ones_go_before_it() -> None:
+    queue = Queue()
+    [running] = queue.add(spec("a", num_gpus=1, time_limit=1000.0))
+    run(queue, running, 0)
+    [wide] = queue.add(spec("wide", num_gpus=2, time_limit=3000.0))
+    [short] = queue.add(spec("short", num_gpus=1, time_limit=500.0))
+    [long] = queue.add(spec("long", num_gpus=1, time_limit=2000.0))
+    assert likely(forecast(queue.world(2), 0.0), short, wide, long) == [0.0, 1000.0, 4000.0]
+
+
+def test_the_user_who_has_had_little_comes_first() -> None:
+    queue = Queue()
+    taught(queue, 5000.0, command="x", num_gpus=1)
+    [running] = queue.add(spec("r", num_gpus=1, time_limit=100.0))
+    run(queue, running, 0)
+    anns = queue.add(spec("a", num_gpus=1, time_limit=100.0), at=1.0)
+    bobs = queue.add(spec("b", num_gpus=1, time_limit=100.0), user=BOB, at=2.0)
+    made = forecast(queue.world(1), 10.0)
+    assert likely(made, *bobs, *anns) == [100.0, 200.0]
+
+
+def test_a_pipeline_never_has_more_at_once_than_it_may() -> None:
+    queue = Queue()
+    ids = queue.add(*(spec(f"{n}", num_gpus=1, time_limit=100.0) for n in range(4)), num_jobs=2)
+    run(queue, ids[0], 0)
+    assert likely(forecast(queue.world(8), 0.0), *ids[1:]) == [0.0, 100.0, 100.0]
+    run(queue, ids[1], 1)  # now it is at its limit, and shows none of its jobs
+    assert likely(forecast(queue.world(8), 0.0), *ids[2:]) == [100.0, 100.0]
+
+
+def test_a_job_comes_after_those_it_needs_and_after_its_time() -> None:
+    queue = Queue()
+    ids = queue.add(
+        spec("prepare", blocking=True, time_limit=50.0),
+        spec("train", num_gpus=1, time_limit=100.0),
+        spec("report", needs=["train"], time_limit=10.0),
+        spec("later", begin=1000.0),
+    )
+    assert likely(forecast(queue.world(1), 0.0), *ids) == [0.0, 50.0, 150.0, 1000.0]
+
+
+def test_what_is_held_paused_or_impossible_is_not_foretold() -> None:
+    queue = Queue()
+    held, after, drained, free = queue.add(
+        spec("held"), spec("after", needs=["held"]), spec("drained", num_gpus=1), spec("free")
+    )
+    queue.take(lifecycle.Held(held, 0, Reason(Code.HELD, "held")))
+    made = forecast(queue.world(1, drained={"GPU-0": ""}), 0.0)
+    assert set(made.expected) == {free}
+    assert after not in made.expected and drained not in made.expected
+    assert forecast(queue.world(1, paused="x"), 0.0).expected == {}
+
+
+def test_a_long_queue_costs_no_more_than_its_head() -> None:
+    queue = Queue()
+    for user in (ANN, BOB):
+        queue.add(*(spec(f"{n}", num_gpus=1, time_limit=60.0) for n in range(3000)), user=user)
+    made = forecast(queue.world(1), 0.0)
+    assert DEPTH <= len(made.expected) <= 2 * DEPTH
+    assert len(set(made.in_time)) == len(made.expected)
+
+
+def test_the_same_world_gives_the_same_forecast_and_is_left_as_it_was() -> None:
+    queue = Queue()
+    queue.add(*(spec(f"{n}", num_gpus=1 + n % 3, time_limit=60.0 + n) for n in range(30)))
+    world: World = queue.world(4)
+    assert forecast(world, 3.0) == forecast(world, 3.0)
