@@ -191,10 +191,11 @@ def apply(job: Job, event: Event) -> Job:
         case Ended(reason=reason, exit_code=code, at=at):
             return replace(job, state=state, gpus=(), reason=reason, exit_code=code, finished_at=at, stopping_at=None)
         case Requeued(reason=reason, exit_code=code, not_before=not_before):
-            counted = 0 if reason.code is Code.PREEMPTED else 1
+            made_way = reason.code is Code.PREEMPTED
             return replace(
                 job, state=state, gpus=(), reason=None, exit_code=code, started_at=None, finished_at=None,
-                not_before=not_before, failures=job.failures + counted, stopping_at=None,
+                not_before=not_before, failures=job.failures + (not made_way), preempted=job.preempted + made_way,
+                stopping_at=None,
             )  # fmt: skip
         case Held(reason=reason):
             return replace(job, state=state, reason=reason)

@@ -158,6 +158,7 @@ class Job:
     finished_at: float | None = None
     not_before: float | None = None  #: begin time, or the end of a retry's delay
     failures: int = 0  #: attempts that counted against `retries`
+    preempted: int = 0  #: attempts that made way for a job of a higher priority
     stopping_at: float | None = None  #: since when it has had to end
 
     @property

@@ -34,6 +34,7 @@ class Learned(NamedTuple):
 
     uid: int
     kinds: tuple[Kind, ...]
+    forgotten: tuple[Kind, ...]  #: in their place
     charge: Charge | None
 
 
@@ -155,9 +156,10 @@ class Snapshot:
             return None
         uid, measures = before.pipeline.submitter.uid, self._measures
         told: list[Kind] = []
+        forgotten: list[Kind] = []
         if lesson.sample is not None:
             kind = kind_of(before.spec)
-            told = self.experience.learn(uid, kind, before.spec.num_gpus, lesson.sample)
+            told, forgotten = self.experience.learn(uid, kind, before.spec.num_gpus, lesson.sample)
             self.lines.learned(uid, kind)
             for job in self.live.values():
                 if job.pipeline.submitter.uid == uid:
@@ -166,7 +168,7 @@ class Snapshot:
         if before.gpus:
             cards = cards_of(shape_of(before), measures)
             charge = self.usage.charge(uid, cards, lesson.start, lesson.end, measures.half_life)
-        return Learned(uid, tuple(told), charge)
+        return Learned(uid, tuple(told), tuple(forgotten), charge)
 
     # -- what readers ask --------------------------------------------------------------------------------------------
 

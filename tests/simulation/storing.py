@@ -68,9 +68,9 @@ def start(store: Store, id: int, *gpus: str, at: float = 200.0) -> Job:
     return store.record(lifecycle.Started(id, attempt, at + 0.25), at + 0.5)
 
 
-def succeed(store: Store, id: int, at: float = 300.0) -> Job:
-    """Record that the job ended well."""
-    return store.record(lifecycle.Succeeded(id, store.snapshot.jobs[id].attempt, OK, 0, at), at)
+def succeed(store: Store, id: int, at: float = 300.0, peak: int | None = None) -> Job:
+    """Record that the job ended well, with so many bytes of memory at most."""
+    return store.record(lifecycle.Succeeded(id, store.snapshot.jobs[id].attempt, OK, 0, at, peak), at)
 
 
 def image(memory: Memory | Store) -> dict[str, Any]:
@@ -93,6 +93,11 @@ def image(memory: Memory | Store) -> dict[str, Any]:
         "counts": {str(state): count for state, count in counts.items() if count},
         "drained": dict(memory.drained),
         "paused": memory.paused,
+        "experience": {
+            (uid, kind): (samples.count, list(samples.latest)) for uid, kind, samples in snapshot.experience.all()
+        },
+        "charges": dict(snapshot.usage.charges),
+        "outlook": dict(snapshot.outlook),
     }
 
 

@@ -413,16 +413,20 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
         store = await opened(tmp_path)
         (id,) = await queue(store, spec(num_gpus=1, retries=1))
         start(store, id, "GPU-3", "GPU-1", at=10.0)
-        store.record(lifecycle.Requeued(id, 1, Reason(Code.EXIT_CODE, "exited with code 3"), 3, 20.0, 25.0), 20.5)
+        store.record(
+            lifecycle.Requeued(id, 1, Reason(Code.EXIT_CODE, "exited with code 3"), 3, 20.0, 25.0, 7 << 20), 20.5
+        )
         store.record(lifecycle.Reserved(id, 2, ("GPU-0",)), 30.0)
         assert await store.attempts(id) == [
             {
                 "attempt": 1, "state": "failed", "reason": {"code": "exit_code", "text": "exited with code 3"},
                 "exit_code": 3, "gpus": ["GPU-3", "GPU-1"], "started_at": 10.25, "finished_at": 20.0,
+                "peak_memory": 7 << 20,
             },
             {
                 "attempt": 2, "state": "starting", "reason": {"code": "launching", "text": "being launched"},
                 "exit_code": None, "gpus": ["GPU-0"], "started_at": None, "finished_at": None,
+                "peak_memory": None,
             },
         ]  # fmt: skip
         assert await select(store, "SELECT reserved_at FROM attempt ORDER BY attempt") == [(10.0,), (30.0,)]

@@ -68,6 +68,13 @@ def rounds(folder: Path, count: int, seed: int) -> None:
             )
             assert await select(store, sizes) == [(0,)]
             assert await select(store, "SELECT count(*) = max(id), max(id) FROM event") == [(1, store.last_event)]
+            # What was learned is in step with the events: each attempt counts once.
+            learned = "SELECT (SELECT coalesce(sum(count), 0) FROM experience WHERE kind = '\"*\"'), (SELECT count(*) FROM attempt WHERE state = 'succeeded')"
+            ((samples, ends),) = await select(store, learned)
+            assert samples == ends
+            used = "SELECT (SELECT coalesce(sum(card_seconds), 0) FROM charge), (SELECT count(*) FROM attempt WHERE gpus <> '[]' AND finished_at IS NOT NULL)"
+            ((card_seconds, ran),) = await select(store, used)
+            assert card_seconds == pytest.approx(ran, rel=1e-3)  # each had one card for a second
             assert await select(store, "PRAGMA integrity_check") == [("ok",)]
             await store.close()
 

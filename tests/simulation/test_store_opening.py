@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from core.builders import spec
 from runners.errors import InvalidConfig
-from runnersd.store import opening, place, schema
-from simulation.storing import check, image, opened, queue, rows_of, run, succeed
+from runnersd.past.experience import Sample
+from runnersd.past.kinds import kind_of
+from runnersd.store import Store, opening, place, schema
+from simulation.storing import BOB, check, image, opened, queue, rows_of, run, succeed
 
 DATABASES = Path(__file__).parent / "databases"
 LOCAL = "22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n23 22 0:5 / /run rw - tmpfs tmpfs rw\n"
@@ -41,19 +44,24 @@ def shape(folder: Path) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("script", sorted(DATABASES.glob("v*.sql")), ids=lambda script: script.stem)
 def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_path: Path, script: Path) -> None:
-    """The dump holds one pipeline that is over and one with a live, a failed, a held and a waiting job."""
+    """The dump holds one pipeline that is over and one with a live, a failed, a held and a waiting job.
+
+    From version 2 on there is one of bob's too, whose jobs taught something.
+    """
     restore(script, tmp_path)
-    assert rows_of(tmp_path, "PRAGMA user_version") == [(int(script.stem[1:]),)]
+    version = int(script.stem[1:])
+    assert rows_of(tmp_path, "PRAGMA user_version") == [(version,)]
+    states = {3: "running", 4: "failed", 5: "held", 6: "queued", 7: "queued"}
+    if version >= 2:
+        states |= {8: "succeeded", 9: "queued"}
     fresh = tmp_path / "fresh"
 
     async def work() -> None:
         await (await opened(fresh)).close()
         store = await opened(tmp_path, boot="boot-2")
-        assert {id: job.state.value for id, job in store.snapshot.jobs.items()} == {
-            3: "running", 4: "failed", 5: "held", 6: "queued", 7: "queued",
-        }  # fmt: skip
+        assert {id: job.state.value for id, job in store.snapshot.jobs.items()} == states
         assert store.snapshot.jobs[3].gpus == ("GPU-0", "GPU-1")
-        assert [job.id for job in store.recent] == [4, 2, 1]
+        assert [job.id for job in store.recent][-3:] == [4, 2, 1]
         assert [attempt["exit_code"] for attempt in await store.attempts(4)] == [3, 4]
         assert store.snapshot.doomed == {6}
         assert dict(store.drained) == {"GPU-7": "fan broken"} and store.paused == "maintenance"
@@ -61,7 +69,8 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert store.database == "0123456789ab" and store.interrupted == {(3, 1)}
         # It goes on working: ids count on, the key is still known.
         assert await queue(store, key="key-1") == [1, 2]
-        assert await queue(store) == [8]
+        assert await queue(store) == [max(states) + 1]
+        knows_bob(store, version)
         succeed(store, 3)
         await check(store)
         before = image(store)
@@ -75,21 +84,40 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
     assert shape(tmp_path) == shape(fresh)
 
 
+def knows_bob(store: Store, version: int) -> None:
+    """Whatever the rows say of what bob's jobs taught is known; an older schema says nothing of it."""
+    kind = kind_of(spec(num_gpus=1))
+    known = store.snapshot.experience.samples(BOB.uid, kind)
+    if version == 1:
+        assert known is None and not store.snapshot.usage.charges
+        return
+    assert known is not None and list(known.latest) == [
+        Sample(3.25, None, 2 << 30),
+        Sample(53.75, None, 3 << 30, False),
+    ]
+    assert store.snapshot.jobs[9].preempted == 1
+    card_seconds, at = store.snapshot.usage.charges[BOB.uid]
+    assert card_seconds == pytest.approx(3.25 + 53.75, rel=1e-3) and at == 401.0
+
+
 def test_a_database_of_every_version_is_kept() -> None:
     assert len(list(DATABASES.glob("v*.sql"))) == len(schema.SCRIPTS)
 
 
 def test_a_migration_happens_whole_or_not_at_all(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
-    two = "CREATE TABLE more (a);\nINSERT INTO more VALUES (';');\n"
+    newest = len(schema.SCRIPTS)
+    more = "CREATE TABLE more (a);\nINSERT INTO more VALUES (';');\n"
     schema.migrate(connection)
     with pytest.raises(sqlite3.OperationalError):
-        schema.migrate(connection, (*schema.SCRIPTS, two, "CREATE TABLE last (a);\nALTER TABLE nothing RENAME TO x;\n"))
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.SCRIPTS) + 1,)
+        schema.migrate(
+            connection, (*schema.SCRIPTS, more, "CREATE TABLE last (a);\nALTER TABLE nothing RENAME TO x;\n")
+        )
+    assert connection.execute("PRAGMA user_version").fetchone() == (newest + 1,)
     assert connection.execute("SELECT a FROM more").fetchall() == [(";",)]
     assert connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'last'").fetchone() is None
-    assert schema.migrate(connection, (*schema.SCRIPTS, two, "CREATE TABLE last (a);\n")) == 2
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert schema.migrate(connection, (*schema.SCRIPTS, more, "CREATE TABLE last (a);\n")) == newest + 1
+    assert connection.execute("PRAGMA user_version").fetchone() == (newest + 2,)
     connection.close()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from runnersd.past.estimates import Estimate, Ground, quantile
@@ -80,13 +80,11 @@ class Experience:
     def __init__(self) -> None:
         self._users: dict[int, OrderedDict[Kind, Samples]] = {}
 
-    def learn(self, uid: int, kind: Kind, num_gpus: int, sample: Sample) -> list[Kind]:
-        """An attempt of that user's is over. Returns what is to be kept of it: names for :meth:`samples`."""
+    def learn(self, uid: int, kind: Kind, num_gpus: int, sample: Sample) -> tuple[list[Kind], list[Kind]]:
+        """An attempt of that user's is over. Returns under which names there is more now, and which are forgotten."""
         told = [name for name in (kind, *_wider(num_gpus)) if self._of(uid, name).add(sample)]
         user = self._users[uid]
-        while len(user) > KINDS:
-            user.popitem(last=False)
-        return told
+        return told, [user.popitem(last=False)[0] for _ in range(len(user) - KINDS)]
 
     def estimate(self, uid: int, kind: Kind, num_gpus: int, limit: float | None) -> Estimate:
         """What is thought of a job of that kind and user with that time limit (seconds)."""
@@ -118,6 +116,11 @@ class Experience:
         """Whether what is thought of a user's jobs of new kinds may have moved much with the latest attempt."""
         samples = self.samples(uid, ALL)
         return samples is not None and samples.count in _TOLD
+
+    def all(self) -> Iterator[tuple[int, Kind, Samples]]:
+        """Everything remembered: of whom, under which name; what told nothing is left out."""
+        for uid, user in self._users.items():
+            yield from ((uid, name, samples) for name, samples in user.items() if samples.count)
 
     def restore(self, uid: int, name: Kind, samples: Samples) -> None:
         """Take in what was kept, the least lately changed first."""

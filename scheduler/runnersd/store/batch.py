@@ -15,11 +15,16 @@ from typing import Any
 from runners.api import JobState
 from runnersd import lifecycle
 from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId, Reason
+from runnersd.past.experience import Experience, Sample
+from runnersd.past.kinds import Kind
+from runnersd.past.usage import Charge
+from runnersd.snapshot import Learned
 from runnersd.store.rows import (
     environment_blob,
     event_data,
     pipeline_detail,
     reason_text,
+    samples_text,
     searchable,
     spec_text,
     text,
@@ -66,6 +71,16 @@ class _Try:
     started_at: float | None
     finished_at: float | None
     reserved_at: float
+    peak_memory: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a kind of job, when that changed."""
+
+    count: int
+    samples: tuple[Sample, ...]
+    at: float
 
 
 @dataclass(slots=True)
@@ -75,6 +90,8 @@ class Batch:
     jobs: dict[JobId, Job] = field(default_factory=dict)
     revised: set[JobId] = field(default_factory=set)
     tries: dict[tuple[JobId, int], _Try] = field(default_factory=dict)
+    experience: dict[tuple[int, Kind], _Known | None] = field(default_factory=dict)  #: None: forgotten
+    charges: dict[int, Charge] = field(default_factory=dict)
     released: set[JobId] = field(default_factory=set)
     reserved: set[JobId] = field(default_factory=set)
     ended: dict[PipelineId, float] = field(default_factory=dict)
@@ -95,11 +112,24 @@ class Batch:
                 self.reserved.add(job.id)
         elif before.live:
             if isinstance(event, lifecycle.Requeued):
-                self._try(before, JobState.FAILED, event.reason, event.exit_code, at, event.at or at)
+                ended = event.at or at
+                self._try(before, JobState.FAILED, event.reason, event.exit_code, at, ended, event.peak_memory)
             else:
-                self._try(before, job.state, job.reason, job.exit_code, at, job.finished_at)
+                peak = event.peak_memory if isinstance(event, lifecycle.Ended) else None
+                self._try(before, job.state, job.reason, job.exit_code, at, job.finished_at, peak)
             if before.gpus:
                 self.released.add(job.id)
+
+    def learn(self, learned: Learned, experience: Experience, at: float) -> None:
+        """Something was learned then, which ``experience`` has (Unix seconds)."""
+        for kind in learned.kinds:
+            samples = experience.samples(learned.uid, kind)
+            if samples is not None:
+                self.experience[learned.uid, kind] = _Known(samples.count, tuple(samples.latest), at)
+        for kind in learned.forgotten:
+            self.experience[learned.uid, kind] = None
+        if learned.charge is not None:
+            self.charges[learned.uid] = learned.charge
 
     def write(self, connection: sqlite3.Connection) -> None:
         """Everything in it, inside the transaction that the caller has begun. On the writer's thread."""
@@ -107,6 +137,7 @@ class Batch:
             self._take_in(connection, intake)
         self._write_jobs(connection)
         self._write_reservations(connection)
+        self._write_experience(connection)
         ended = [(id, at) for id, at in self.ended.items()]
         _many(
             connection,
@@ -142,13 +173,14 @@ class Batch:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _try(
-        self, job: Job, state: JobState, reason: Reason | None, code: int | None, at: float, ended: float | None = None
-    ) -> None:
+        self, job: Job, state: JobState, reason: Reason | None, code: int | None, at: float,
+        ended: float | None = None, peak: int | None = None,
+    ) -> None:  # fmt: skip
         """What the job's attempt has come to. The time of its reservation is the first that is told."""
         key = (job.id, job.attempt)
         known = self.tries.get(key)
         reserved_at = at if known is None else known.reserved_at
-        self.tries[key] = _Try(state, reason, code, job.gpus, job.started_at, ended, reserved_at)
+        self.tries[key] = _Try(state, reason, code, job.gpus, job.started_at, ended, reserved_at, peak)
 
     def _write_jobs(self, connection: sqlite3.Connection) -> None:
         revised = [(id, searchable(self.jobs[id].spec.name), spec_text(self.jobs[id].spec)) for id in self.revised]
@@ -162,7 +194,7 @@ class Batch:
         moved = [
             (
                 job.id, job.state.value, job.attempt, job.failures, job.exit_code, reason_text(job.reason),
-                job.started_at, job.finished_at, job.not_before, job.stopping_at,
+                job.started_at, job.finished_at, job.not_before, job.stopping_at, job.preempted,
             )
             for job in self.jobs.values()
         ]  # fmt: skip
@@ -170,7 +202,7 @@ class Batch:
             connection,
             "UPDATE job SET state = new.column2, attempt = new.column3, failures = new.column4, "
             "exit_code = new.column5, reason = new.column6, started_at = new.column7, finished_at = new.column8, "
-            "not_before = new.column9, stopping_at = new.column10 "
+            "not_before = new.column9, stopping_at = new.column10, preempted = new.column11 "
             "FROM (VALUES {}) AS new WHERE job.id = new.column1",
             moved,
             exact=True,
@@ -178,15 +210,16 @@ class Batch:
         tries = [
             (
                 job, attempt, one.state.value, reason_text(one.reason), one.exit_code, text(one.gpus),
-                one.reserved_at, one.started_at, one.finished_at,
+                one.reserved_at, one.started_at, one.finished_at, one.peak_memory,
             )
             for (job, attempt), one in self.tries.items()
         ]  # fmt: skip
         _many(
             connection,
-            "INSERT INTO attempt (job, attempt, state, reason, exit_code, gpus, reserved_at, started_at, finished_at) "
-            "VALUES {} ON CONFLICT (job, attempt) DO UPDATE SET state = excluded.state, reason = excluded.reason, "
-            "exit_code = excluded.exit_code, started_at = excluded.started_at, finished_at = excluded.finished_at",
+            "INSERT INTO attempt (job, attempt, state, reason, exit_code, gpus, reserved_at, started_at, finished_at, "
+            "peak_memory) VALUES {} ON CONFLICT (job, attempt) DO UPDATE SET state = excluded.state, "
+            "reason = excluded.reason, exit_code = excluded.exit_code, started_at = excluded.started_at, "
+            "finished_at = excluded.finished_at, peak_memory = excluded.peak_memory",
             tries,
         )
 
@@ -201,6 +234,29 @@ class Batch:
             for gpu in job.gpus
         ]
         _many(connection, "INSERT INTO reservation (gpu, job, exclusive, share) VALUES {}", holds)
+
+    def _write_experience(self, connection: sqlite3.Connection) -> None:
+        known = [
+            (uid, text(kind), one.count, samples_text(one.samples), one.at)
+            for (uid, kind), one in self.experience.items()
+            if one is not None
+        ]
+        _many(
+            connection,
+            "INSERT INTO experience (uid, kind, count, samples, changed_at) VALUES {} "
+            "ON CONFLICT (uid, kind) DO UPDATE SET count = excluded.count, samples = excluded.samples, "
+            "changed_at = excluded.changed_at",
+            known,
+        )
+        forgotten = [(uid, text(kind)) for (uid, kind), one in self.experience.items() if one is None]
+        _many(connection, "DELETE FROM experience WHERE (uid, kind) IN (VALUES {})", forgotten)
+        charges = [(uid, *charge) for uid, charge in self.charges.items()]
+        _many(
+            connection,
+            "INSERT INTO charge (uid, card_seconds, at) VALUES {} "
+            "ON CONFLICT (uid) DO UPDATE SET card_seconds = excluded.card_seconds, at = excluded.at",
+            charges,
+        )
 
     def _take_in(self, connection: sqlite3.Connection, intake: Intake) -> None:
         try:

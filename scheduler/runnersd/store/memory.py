@@ -27,6 +27,9 @@ class Memory:
     def install(self, loaded: Loaded) -> None:
         """Become what the rows say. The snapshot stays the same object."""
         self.snapshot.clear()
+        for uid, kind, samples in loaded.experience:
+            self.snapshot.experience.restore(uid, kind, samples)
+        self.snapshot.usage.charges.update(loaded.charges)
         self.recent.clear()
         self.recent.extend(loaded.recent)
         self.counts.clear()

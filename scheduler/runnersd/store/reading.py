@@ -11,6 +11,9 @@ from typing import Any
 
 from runners.api import SETTLED, AttemptView, EventView, JobState
 from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId
+from runnersd.past.experience import Samples
+from runnersd.past.kinds import Kind
+from runnersd.past.usage import Charge
 from runnersd.store.feed import EventRecord
 from runnersd.store.rows import (
     JOB_COLUMNS,
@@ -21,6 +24,7 @@ from runnersd.store.rows import (
     job_of,
     job_then,
     pipeline_of,
+    samples_of,
     searchable,
 )
 from runnersd.store.shared import Shared
@@ -52,6 +56,8 @@ class Loaded:
     settled: Counter[JobState]  #: jobs of pipelines that are over
     drained: dict[GpuId, str]
     paused: str | None
+    experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
+    charges: dict[int, Charge]  #: by uid
     last_pipeline: int
     last_job: int
     last_event: int
@@ -113,6 +119,13 @@ def load(connection: sqlite3.Connection) -> Loaded:
         settled=settled,
         drained={uuid: json.loads(why) for uuid, why in connection.execute("SELECT uuid, drained FROM gpu")},
         paused=meta.get("paused"),
+        experience=[
+            (uid, json.loads(kind), samples_of(samples, count))
+            for uid, kind, samples, count in connection.execute(
+                "SELECT uid, kind, samples, count FROM experience ORDER BY changed_at"
+            )
+        ],
+        charges={uid: Charge(*row) for uid, *row in connection.execute("SELECT uid, card_seconds, at FROM charge")},
         last_pipeline=_last(connection, "pipeline", meta),
         last_job=_last(connection, "job", meta),
         last_event=_last(connection, "event", meta),
@@ -181,8 +194,8 @@ def search(
 def attempts(connection: sqlite3.Connection, job: JobId) -> list[AttemptView]:
     """The job's attempts, first to last."""
     rows = connection.execute(
-        "SELECT attempt, state, reason, exit_code, gpus, started_at, finished_at FROM attempt WHERE job = ? "
-        "ORDER BY attempt",
+        "SELECT attempt, state, reason, exit_code, gpus, started_at, finished_at, peak_memory FROM attempt "
+        "WHERE job = ? ORDER BY attempt",
         (job,),
     )
     return [attempt_view(row) for row in rows]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runners.api import LIVE, AttemptView, Code, JobState, ReasonView
 from runners.spec import Barrier, JobSpec
 from runnersd.model import Job, Pipeline, Reason, Submitter
+from runnersd.past.experience import Sample, Samples
 from runnersd.store.shared import Shared
 
 #: What `job_of` takes, in its order: of `job`, then the cards of a live attempt.
 JOB_COLUMNS = (
     "job.id, job.position, job.state, job.attempt, job.failures, job.exit_code, job.reason, job.started_at, "
-    "job.finished_at, job.not_before, job.stopping_at, job.spec, attempt.gpus"
+    "job.finished_at, job.not_before, job.stopping_at, job.preempted, job.spec, attempt.gpus"
 )
 #: Joins a live job to the attempt that has its cards.
 JOB_TABLES = (
@@ -87,7 +88,10 @@ def spec_text(spec: JobSpec) -> str:
 
 def job_of(row: tuple[Any, ...], pipeline: Pipeline, shared: Shared) -> Job:
     """The job of a row of `JOB_COLUMNS`."""
-    id, position, state, attempt, failures, exit_code, reason, started, finished, not_before, stopping, spec, gpus = row
+    (
+        id, position, state, attempt, failures, exit_code, reason, started, finished, not_before, stopping, preempted,
+        spec, gpus,
+    ) = row  # fmt: skip
     return Job(
         id=id,
         pipeline=pipeline,
@@ -104,6 +108,7 @@ def job_of(row: tuple[Any, ...], pipeline: Pipeline, shared: Shared) -> Job:
         not_before=not_before,
         failures=failures,
         stopping_at=stopping,
+        preempted=preempted,
     )
 
 
@@ -132,8 +137,8 @@ def environment_of(blob: bytes) -> dict[str, str]:
 
 
 def attempt_view(row: tuple[Any, ...]) -> AttemptView:
-    """The view of a row (attempt, state, reason, exit_code, gpus, started_at, finished_at)."""
-    number, state, reason, exit_code, gpus, started_at, finished_at = row
+    """The view of a row (attempt, state, reason, exit_code, gpus, started_at, finished_at, peak_memory)."""
+    number, state, reason, exit_code, gpus, started_at, finished_at, peak_memory = row
     return {
         "attempt": number,
         "state": state,
@@ -142,7 +147,18 @@ def attempt_view(row: tuple[Any, ...]) -> AttemptView:
         "gpus": json.loads(gpus),
         "started_at": started_at,
         "finished_at": finished_at,
+        "peak_memory": peak_memory,
     }
+
+
+def samples_text(samples: Iterable[Sample]) -> str:
+    """What attempts did, as JSON, the latest last."""
+    return text([tuple(sample) for sample in samples])
+
+
+def samples_of(column: str, count: int) -> Samples:
+    """The samples that `samples_text` wrote."""
+    return Samples((Sample(*values) for values in json.loads(column)), count)
 
 
 def reason_then(job: Job) -> Reason:

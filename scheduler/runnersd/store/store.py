@@ -144,6 +144,9 @@ class Store:
         job = lifecycle.apply(before, event)
         self._memory.move(before, job)
         batch.change(before, job, event, at)
+        learned = self.snapshot.learn(before, event, at)
+        if learned is not None:
+            batch.learn(learned, self.snapshot.experience, at)
         batch.news.append(News(self._next_event(), at, f"job.{job.state.value}", job))
         if job.settled:
             if job.pipeline.id not in self.snapshot.progress:

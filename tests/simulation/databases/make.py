@@ -16,7 +16,7 @@ from runners.spec import Need
 from runnersd import lifecycle
 from runnersd.model import Reason
 from runnersd.store import schema
-from simulation.storing import opened, queue, run, start, succeed
+from simulation.storing import BOB, opened, queue, run, start, succeed
 
 
 async def fill(folder: Path) -> None:
@@ -26,7 +26,7 @@ async def fill(folder: Path) -> None:
     over = [spec("prepare", num_gpus=1), spec("check", command=command, allow_failure=True)]
     await queue(store, *over, name="first", key="key-1")
     start(store, 1, "GPU-0")
-    succeed(store, 1)
+    succeed(store, 1, peak=1 << 30)
     start(store, 2)
     store.record(lifecycle.Failed(2, 1, Reason(Code.SIGNAL, "killed by SIGSEGV (11)"), 139, 310.5), 310.5)
     jobs = [
@@ -46,6 +46,15 @@ async def fill(folder: Path) -> None:
     store.record(lifecycle.Held(5, 0, Reason(Code.HELD, "held by ann")), 341.0)
     renamed = replace(store.snapshot.jobs[7].spec, name="renamed", priority=-5)
     store.record(lifecycle.Revised(7, 0, renamed, None), 342.0)
+    await queue(
+        store, spec("shared", num_gpus=1), spec("preempted", num_gpus=1, preemptible=True), user=BOB, name="third"
+    )
+    start(store, 8, "GPU-3", at=343.0)
+    succeed(store, 8, at=346.5, peak=2 << 30)
+    start(store, 9, "GPU-3", at=347.0)
+    away = Reason(Code.PREEMPTED, "made way for job 3 (ann)")
+    store.record(lifecycle.Stopping(9, 1, away, 400.0), 400.0)
+    store.record(lifecycle.Requeued(9, 1, away, 143, 401.0, None, 3 << 30), 401.0)
     store.drain("GPU-7", "fan broken")
     store.pause("maintenance")
     store.announce("gpu.drained", {"uuid": "GPU-7"})
