@@ -118,7 +118,7 @@ class AttemptView(TypedDict):
     gpus: list[str]
     started_at: float | None
     finished_at: float | None
-    peak_memory: int | None  #: bytes that its processes had at most
+    peak_memory: int | None  #: bytes: of its largest process, or of its container
 
 
 class EventView(TypedDict):

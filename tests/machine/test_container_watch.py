@@ -13,6 +13,7 @@ import pytest
 from runnersd.machine.docker import kernel
 from runnersd.machine.docker.watch import Watch
 
+CONTAINER = "c" * 64
 #: Names itself as a shim, has a child, and says which.
 SHIM = """
 import ctypes, subprocess, sys
@@ -55,7 +56,7 @@ def pair() -> Iterator[Pair]:
 async def watched(pair: Pair, kill: str) -> Watch:
     """The watch after one of them was killed, and it has said so."""
     ended = asyncio.Event()
-    watch = Watch(pair.first, pair.start, ended.set)
+    watch = Watch(pair.first, pair.start, CONTAINER, ended.set)
     if kill == "shim":
         pair.shim.send_signal(signal.SIGKILL)
     else:
@@ -78,7 +79,7 @@ def test_a_parent_that_is_no_shim_is_not_watched() -> None:
 
     async def story() -> None:
         ended = asyncio.Event()
-        Watch(pair.first, pair.start, ended.set)
+        Watch(pair.first, pair.start, CONTAINER, ended.set)
         pair.shim.kill()
         pair.shim.wait()
         with pytest.raises(TimeoutError):
@@ -97,6 +98,6 @@ def test_a_parent_that_is_no_shim_is_not_watched() -> None:
 def test_another_process_of_the_same_number_is_not_watched(pair: Pair) -> None:
     async def story() -> None:
         with pytest.raises(ProcessLookupError):
-            Watch(pair.first, (pair.start or 0) + 1, lambda: None)
+            Watch(pair.first, (pair.start or 0) + 1, CONTAINER, lambda: None)
 
     asyncio.run(story())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,6 +31,21 @@ class TestDocker(LauncherContract):
     @pytest.fixture
     def world(self, tmp_path: Path, docker_engine: Engine) -> DockerWorld:
         return DockerWorld(tmp_path, docker_engine, gated=True)
+
+    async def test_the_peak_of_its_memory_is_the_containers(self, world: DockerWorld) -> None:
+        launcher = await world.daemon()
+        dd = "dd if=/dev/zero of=/dev/null bs=48M count=1 2>/dev/null"
+        for job, command in ((1, f"{dd}; read x < pipe.1"), (2, "read x < pipe.2")):
+            await launcher.launch(world.launch(["sh", "-c", f"mkfifo pipe.{job}; echo ready; {command}"], job=job))
+            await world.ready(run_name(job))
+        async with asyncio.timeout(20):  # it is looked at now and then while it runs
+            while not (watch := launcher._attempts[run_name(1)]._watched) or (watch.peak_memory or 0) < 48 << 20:
+                await asyncio.sleep(0.01)
+        for job in (1, 2):
+            await asyncio.to_thread(world.finish, run_name(job), 0)
+        large, small = [(await launcher.wait(run_name(job))).peak_memory for job in (1, 2)]
+        assert large is not None and small is not None
+        assert large > 48 << 20 > small > 0
 
 
 @pytest.mark.slow  # what differs is in tests/daemon/test_container_user.py

@@ -33,7 +33,7 @@ class World(Protocol):
 
     lost: Code  #: how an attempt ended of which nothing is known
     missing: str  #: what is said of a command that is not there
-    measures: bool  #: whether an attempt's peak memory is known at its end
+    measures: bool  #: whether even the shortest attempt's peak memory is known at its end
     many: int  #: attempts at once that it takes in its stride
     moment: float  #: a small part of the time that a launch takes, in seconds
 

@@ -69,6 +69,7 @@ class ContainerAttempt:
         self._ran_out = asyncio.Event()
         self._watched: Watch | None = None
         self._cards_kept = False
+        self._peak: int | None = None  #: bytes of memory that it has had at most
         self._first_is_gone = False  #: its first process, and so everything in its pid namespace
         self._orphaned = False  #: the shim that held it ended before it did
         self._pause = _SOON[0]
@@ -313,7 +314,7 @@ class ContainerAttempt:
     def _watch(self, pid: int) -> None:
         if self._watched is None:
             try:
-                self._watched = Watch(pid, self.record.said.start, self._first_ended)
+                self._watched = Watch(pid, self.record.said.start, str(self.container), self._first_ended)
             except ProcessLookupError:
                 self.wake()
                 return
@@ -338,6 +339,7 @@ class ContainerAttempt:
 
     def _unwatch(self) -> None:
         if self._watched is not None:
+            self._peak = self._watched.peak_memory
             self._watched.close()
             self._watched = None
 
@@ -382,7 +384,8 @@ class ContainerAttempt:
         )
         if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:
             self.record.add(lost=end.failure.text)
-        self._settle(replace(end, truncated=end.truncated or not copied or self._output.truncated))
+        peak = self._peak if end.failure is None or end.failure.code is Code.OUT_OF_MEMORY else None
+        self._settle(replace(end, peak_memory=peak, truncated=end.truncated or not copied or self._output.truncated))
 
     def _why_lost(self, seen: dict[str, Any] | None) -> str:
         if seen is None:

@@ -125,3 +125,36 @@ def allowed_devices(pid: int) -> str | None:
             except OSError:
                 return None
     return None
+
+
+def memory_meter(pid: int, container: str) -> int | None:
+    """A descriptor of the file that says how much memory the container of that process has had at most.
+
+    None where the kernel does not say it, or only of more than the container. Bytes, the files that it keeps in memory
+    included; `read_meter` reads it until the cgroup is removed, soon after the container's end.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if container not in path:
+            continue
+        if "memory" in controllers.split(","):
+            file = _CGROUPS / "memory" / path.lstrip("/") / "memory.max_usage_in_bytes"
+        elif not controllers:
+            file = _CGROUPS / path.lstrip("/") / "memory.peak"
+        else:
+            continue
+        with suppress(OSError):
+            return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    return None
+
+
+def read_meter(meter: int) -> int | None:
+    """What a `memory_meter` says; None once its cgroup is gone."""
+    try:
+        return int(os.pread(meter, 32, 0))
+    except (OSError, ValueError):
+        return None
