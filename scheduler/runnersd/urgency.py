@@ -10,8 +10,10 @@ kept for it in time. The promise too is the later the more work the job is, for 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median_low
 
 from runnersd.lines import Shape
+from runnersd.model import Inventory
 from runnersd.past.estimates import Estimate
 
 #: Seconds after submission at which a job is due, for each card-second that it is expected to take.
@@ -19,6 +21,8 @@ STRETCH = 10.0
 #: A promise is so large a part of the longest delay after submission, and so many times the time that the whole machine
 #: would need for the job.
 PATIENCE, PROMISE = 1 / 12, 1.4
+#: A delay that is configured to be shorter counts as so long (seconds).
+SHORTEST_DELAY = 60.0
 #: Jobs that need no card count as so large a part of one.
 _WITHOUT_CARDS = 0.1
 
@@ -31,6 +35,20 @@ class Measures:
     card_memory: int = 80 << 30
     half_life: float = 7 * 86_400.0  #: after which what somebody has used counts half
     max_delay: float = 12 * 3600.0  #: how long promises give way, and jobs run of which nothing is known
+
+
+def measures_of(inventory: Inventory, before: Measures, *, max_delay: float, half_life: float) -> Measures:
+    """What a machine with these cards is measured by, with those durations (seconds).
+
+    A driver that does not answer says nothing of the cards: they are counted as ``before``. What is thought of jobs
+    without limit and history rests on the longest delay, so that is a minute at least.
+    """
+    cards, memory = before.cards, before.card_memory
+    there = [gpu for gpu in inventory.gpus if not gpu.lost]
+    if there and not inventory.stale:
+        known = [gpu.memory_total for gpu in there if gpu.memory_total]
+        cards, memory = len(there), median_low(known) if known else memory
+    return Measures(cards, memory, half_life, max(max_delay, SHORTEST_DELAY))
 
 
 def cards_of(shape: Shape, measures: Measures) -> float:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from runners.api import Code
-from runnersd.config import JobsConfig
+from runnersd.config import JobsConfig, SchedulingConfig
 from simulation.promises import check, check_calm
 from simulation.simulation import CONFIG
 from simulation.stories import MOMENTS, job, run_of, runs, told
@@ -99,3 +99,17 @@ def test_jobs_of_another_pipeline_are_waited_for_across_restarts() -> None:
         story.machine.finish(run_of(story, 2), 1)
         story.calm()
         assert [story.state(id) for id in (3, 4)] == ["running", "skipped"]
+
+
+def test_urgency_is_measured_by_the_cards_and_the_configuration_as_they_are() -> None:
+    with told(0) as story:
+        scheduling = SchedulingConfig(max_reservation_delay=7200.0, half_life=3600.0)
+        story.configure(replace(CONFIG, scheduling=scheduling))
+        measures = story.store.snapshot.measures
+        assert (measures.cards, measures.max_delay, measures.half_life) == (4, 7200.0, 3600.0)
+        story.change_card(2, lost=True)
+        story.until(lambda: story.store.snapshot.measures.cards == 3)
+        story.die()
+        story.boot()
+        measures = story.store.snapshot.measures
+        assert (measures.cards, measures.max_delay, measures.half_life) == (3, 7200.0, 3600.0)

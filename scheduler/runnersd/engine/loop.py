@@ -18,6 +18,7 @@ from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
 from runnersd.store import Store
+from runnersd.urgency import measures_of
 from runnersd.views import gpu_view
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Loop:
         self._policy = ForeignPolicy(
             gpus.foreign_min_memory, frozenset(gpus.foreign_ignore), share=gpus.foreign == "share"
         )
+        self._measure()
         self.wake()
 
     def wake(self) -> None:
@@ -155,8 +157,21 @@ class Loop:
         changed = await self.sight.look(self.config)
         self.attempts.look_from(self.config, self.sight.inventory)
         self.attempts.ended -= ended_before
+        self._measure()
         if changed:
             self.wake()
+
+    def _measure(self) -> None:
+        """Have urgency and use measured by the cards as they are and by the configuration as it is."""
+        snapshot, scheduling = self.store.snapshot, self.config.scheduling
+        snapshot.measure(
+            measures_of(
+                self.sight.inventory,
+                snapshot.measures,
+                max_delay=scheduling.max_reservation_delay,
+                half_life=scheduling.half_life,
+            )
+        )
 
     def _announce_cards(self) -> None:
         """Put every card whose state has changed since the last turn into the history."""

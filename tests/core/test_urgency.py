@@ -1,0 +1,43 @@
+"""What urgency and use are measured by."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from core.builders import GIB, cards, gpu
+from runnersd.model import Inventory
+from runnersd.urgency import SHORTEST_DELAY, Measures, measures_of
+
+DAY = 86_400.0
+
+
+def measured(inventory: Inventory, before: Measures | None = None, **given: float) -> Measures:
+    return measures_of(inventory, before or Measures(), **{"max_delay": 3600.0, "half_life": DAY, **given})
+
+
+def test_cards_are_counted_and_measured_by_the_one_in_the_middle() -> None:
+    sizes = (24, 40, 80, 80, None)
+    inventory = Inventory(
+        tuple(gpu(n, memory_total=size and size * GIB, memory_used=0) for n, size in enumerate(sizes))
+    )
+    assert measured(inventory) == Measures(5, 40 * GIB, DAY, 3600.0)
+
+
+def test_a_lost_card_does_not_count() -> None:
+    lost = Inventory((gpu(0), gpu(1, lost=True, memory_total=24 * GIB)))
+    assert measured(lost).cards == 1 and measured(lost).card_memory == 80 * GIB
+
+
+def test_a_driver_that_does_not_answer_and_a_machine_without_cards_change_nothing() -> None:
+    before = Measures(3, 24 * GIB)
+    for inventory in (Inventory(), replace(cards(8), stale=True), Inventory((gpu(0, lost=True),))):
+        assert measured(inventory, before) == Measures(3, 24 * GIB, DAY, 3600.0)
+
+
+def test_cards_whose_memory_is_not_known_keep_the_size_from_before() -> None:
+    inventory = Inventory((gpu(0, memory_total=None, memory_used=None),))
+    assert measured(inventory, Measures(3, 24 * GIB)) == Measures(1, 24 * GIB, DAY, 3600.0)
+
+
+def test_no_delay_is_none_at_all() -> None:
+    assert measured(cards(1), max_delay=0.0).max_delay == SHORTEST_DELAY > 0
