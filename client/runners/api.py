@@ -140,6 +140,21 @@ class JobDetailView(JobView):
     logs: NotRequired[dict[str, str]]
 
 
+class GpuProcessView(TypedDict):
+    """A process on a card that belongs to none of the card's jobs.
+
+    ``job`` is another job of the daemon that it is of, or, when it is ``left_behind``, one that is over.
+    """
+
+    pid: int
+    user: str | None
+    uid: int | None
+    program: str | None
+    memory: int | None
+    job: int | None
+    left_behind: bool
+
+
 class GpuView(TypedDict):
     """One card. ``state`` is the first that applies of lost, drained, reserved, shared, foreign, free."""
 
@@ -156,6 +171,7 @@ class GpuView(TypedDict):
     temperature: NotRequired[int | None]
     compute_capability: NotRequired[str | None]
     reason: NotRequired[str]
+    foreign: NotRequired[list[GpuProcessView]]
 
 
 class DaemonView(TypedDict):

@@ -24,7 +24,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class GpuProcess:
-    """A process that NVML sees on a card. ``ancestors`` are the pids above it, nearest first, as /proc told."""
+    """A process that NVML sees on a card. ``ancestors`` are the pids above it, nearest first, as /proc told.
+
+    ``run`` is the attempt that its environment says it is of: a run name, or in a container `JOB.ATTEMPT`. Anybody can
+    set that, so it proves nothing.
+    """
 
     pid: int
     kind: Literal["compute", "graphics"]
@@ -33,6 +37,7 @@ class GpuProcess:
     uid: int | None = None
     ancestors: tuple[int, ...] = ()
     user: str = ""  #: the name of ``uid``, where it has one
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True)

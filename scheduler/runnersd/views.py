@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from runners.api import WAITING, AttemptView, EventView, GpuView, JobDetailView, JobView
+from runners.api import WAITING, AttemptView, EventView, GpuProcessView, GpuView, JobDetailView, JobView
 from runnersd.forecast import Expectation
-from runnersd.inventory import card_state, foreign_processes, process_text
-from runnersd.model import Gpu, Job, Reason
-from runnersd.planner import World, supervisors_on
+from runnersd.inventory import card_state, foreign_processes
+from runnersd.model import Gpu, GpuProcess, Job, Reason
+from runnersd.planner import World, job_of, outsider_text, supervisors_on
 
 
 def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> JobView:
@@ -89,6 +89,7 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
         "power": gpu.power,
         "temperature": gpu.temperature,
         "compute_capability": gpu.compute_capability,
+        "foreign": [_process_view(process, world) for process in foreign],
     }
     if gpu.uuid in world.drained:
         view["reason"] = f"drained: {world.drained[gpu.uuid] or 'no reason given'}"
@@ -96,5 +97,22 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
         whose = f"daemon of {gpu.owner.user}" if gpu.owner.user else "another daemon"
         view["reason"] = f"{whose}, pid {gpu.owner.pid or 'unknown'}"
     elif foreign:
-        view["reason"] = "used by " + ", ".join(map(process_text, foreign[:3])) + (", ..." if foreign[3:] else "")
+        view["reason"] = (
+            "used by "
+            + ", ".join(outsider_text(process, world) for process in foreign[:3])
+            + (", ..." if foreign[3:] else "")
+        )
     return view
+
+
+def _process_view(process: GpuProcess, world: World) -> GpuProcessView:
+    left_by = world.leftovers.get(process.pid)
+    return {
+        "pid": process.pid,
+        "user": process.user or None,
+        "uid": process.uid,
+        "program": process.name or None,
+        "memory": process.memory,
+        "job": job_of(process, world) if left_by is None else left_by,
+        "left_behind": left_by is not None,
+    }

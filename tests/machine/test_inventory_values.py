@@ -207,6 +207,23 @@ def test_processes_have_a_name_a_user_and_ancestors(fake_nvml: Make, tmp_path: P
     assert 0 not in process.ancestors
 
 
+def test_a_process_says_which_attempt_it_is_of(fake_nvml: Make) -> None:
+    environments: list[dict[str, str]] = [
+        {"RUNNERS_RUN": "runners-abc-7-2", "RUNNERS_JOB_ID": "7", "RUNNERS_ATTEMPT": "2"},
+        {"RUNNERS_JOB_ID": "8", "RUNNERS_ATTEMPT": "1"},
+        {"NOT_RUNNERS_RUN": "x"},
+    ]
+    driver = fake_nvml(1)
+    started = [subprocess.Popen(["sleep", "60"], env=environment) for environment in environments]
+    try:
+        driver.processes = [Process(one.pid) for one in started]
+        assert [process.run for process in look(driver.write()).gpus[0].processes] == ["runners-abc-7-2", "8.1", ""]
+    finally:
+        for one in started:
+            one.kill()
+            one.wait()
+
+
 def test_a_process_counts_once_and_as_computing_if_it_computes(fake_nvml: Make) -> None:
     driver = fake_nvml(1)
     me, parent = os.getpid(), os.getppid()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 
+import pytest
+
 from runnersd.config import Config
+from runnersd.engine.leftovers import Leftovers
 from runnersd.model import GpuProcess, Inventory
 from serving import Served, served_test, submission
 
@@ -112,3 +116,89 @@ async def test_a_share_that_leaves_no_margin_on_any_card_is_refused(daemon: Serv
     job = {"num_gpus": 1, "gpu_shared": True, "gpu_memory": 80 * GIB}
     answer = await daemon.ask("POST", "/v1/pipelines", submission("true", job=job))
     assert answer.status == 422 and b"gpus.margin" in answer.body, answer.body
+
+
+def left_by(daemon: Served, run: str, pid: int = 4242) -> GpuProcess:
+    """A process that says it is of that attempt."""
+    return GpuProcess(pid, "compute", GIB, "python", 0, run=run)
+
+
+def put_on_the_card(daemon: Served, *processes: GpuProcess) -> None:
+    (uuid,) = daemon.machine.gpus
+    daemon.machine.gpus[uuid] = replace(daemon.machine.gpus[uuid], processes=processes)
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["host", "container"])
+def test_a_process_that_outlives_its_job_is_reported_once_and_its_card_is_held(
+    inside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    @served_test(SHARING, gpus=1)
+    async def story(daemon: Served) -> None:
+        loop = daemon.engine._loop
+        first, _ = await begin(daemon)
+        put_on_the_card(daemon, left_by(daemon, f"{first}.1" if inside else str(daemon.run(first))))
+        await loop.look()
+        assert not loop.world().leftovers
+        daemon.machine.finish(daemon.run(first))
+        await daemon.until(lambda: first not in daemon.store.snapshot.live)
+        assert loop.world().leftovers == {4242: first}  # from the very moment of its end
+        (second,) = await daemon.submit("serve", job={"num_gpus": 1, "gpu_shared": True, "gpu_memory": GIB})
+        for _ in range(3):
+            await loop.look()
+        card = (await daemon.ask("GET", "/v1/gpus")).json["gpus"][0]
+        assert (card["state"], card["jobs"]) == ("foreign", [])
+        assert card["reason"] == f"used by python (pid 4242, root), which job {first} has left behind"
+        (process,) = card["foreign"]
+        assert process == {
+            "pid": 4242, "user": "root", "uid": 0, "program": "python", "memory": GIB, "job": first,
+            "left_behind": True,
+        }  # fmt: skip
+        reason = (await daemon.ask("GET", f"/v1/jobs/{second}")).json["reason"]
+        assert reason["text"].endswith(f"card 0 is used by python (pid 4242, root), which job {first} has left behind")
+        put_on_the_card(daemon)
+        await daemon.until_state(second, "running")
+
+    story()
+    warnings = [record.getMessage() for record in caplog.records if "stays held" in record.getMessage()]
+    assert warnings == [
+        "python (pid 4242, root) is on card 0, and its job 1 is over: the card stays held until it is gone"
+    ]
+
+
+@served_test(SHARING, gpus=1)
+async def test_a_process_that_only_says_it_was_ours_is_a_stranger(daemon: Served) -> None:
+    loop = daemon.engine._loop
+    (plain,) = await daemon.submit("true")
+    await daemon.until_state(plain, "succeeded")
+    claims = ["1.2", f"{plain}.1", "7.1", "runners-000000000000-1-1", f"{daemon.run(7)}", "nonsense", "."]
+    put_on_the_card(daemon, *(left_by(daemon, claim, 4242 + place) for place, claim in enumerate(claims)))
+    await loop.look()
+    assert not loop.world().leftovers
+    assert all(process["job"] is None for process in (await daemon.ask("GET", "/v1/gpus")).json["gpus"][0]["foreign"])
+
+
+@served_test(SHARING, gpus=2)
+async def test_a_process_of_a_live_job_on_another_card_is_named_as_that_jobs(daemon: Served) -> None:
+    first, above = await begin(daemon)
+    uuid = daemon.machine.cards()[1].uuid
+    astray = GpuProcess(4242, "compute", GIB, "python", 0, (above,))
+    daemon.machine.gpus[uuid] = replace(daemon.machine.gpus[uuid], processes=(astray,))
+    await daemon.engine._loop.look()
+    card = (await daemon.ask("GET", "/v1/gpus")).json["gpus"][1]
+    assert card["reason"] == f"used by python (pid 4242, root) of job {first}"
+    assert (card["foreign"][0]["job"], card["foreign"][0]["left_behind"]) == (first, False)
+
+
+@pytest.mark.parametrize("uid", [os.getuid(), 12345, None])
+def test_where_jobs_run_as_their_submitters_so_do_their_processes(uid: int | None) -> None:
+    @served_test(RARELY, gpus=1)
+    async def story(daemon: Served) -> None:
+        job, _ = await begin(daemon)
+        await end(daemon, job)
+        put_on_the_card(daemon, replace(left_by(daemon, str(daemon.run(job))), uid=uid))
+        await daemon.engine._loop.look()
+        leftovers = Leftovers(daemon.store, change_user=True)
+        await leftovers.look(daemon.engine._loop.world())
+        assert leftovers.found == ({} if uid == 12345 else {4242: job})
+
+    story()

@@ -22,6 +22,7 @@ from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.foretelling import Foretelling
 from runnersd.engine.launches import Launches, configured
+from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.loop import EVERY, Loop, Machine
 from runnersd.engine.sight import Sight
 from runnersd.environment import DIRECTORIES
@@ -64,7 +65,10 @@ class Engine:
         self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
         launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
         self._attempts = Attempts(store, launcher, cards, clock, self._wake, launches=launches, containers=containers)
-        self._loop = Loop(store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock)
+        self._loop = Loop(
+            store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
+            leftovers=Leftovers(store, change_user=change_user),
+        )  # fmt: skip
         self._foretelling = Foretelling(self._loop.world, lambda: self._loop.plan, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:

@@ -14,6 +14,7 @@ from typing import cast
 from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
@@ -46,7 +47,10 @@ class Loop:
         config: Config,
         machine: Machine,
         clock: Callable[[], float],
+        *,
+        leftovers: Leftovers,
     ) -> None:
+        self._leftovers = leftovers
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -90,6 +94,7 @@ class Loop:
             engine=self.attempts.engine_state,
             images=self.attempts.images,
             interrupted=self.store.interrupted,
+            leftovers=self._leftovers.found,
         )
 
     def recover(self) -> None:
@@ -158,7 +163,7 @@ class Loop:
         self.attempts.look_from(self.config, self.sight.inventory)
         self.attempts.ended -= ended_before
         self._measure()
-        if changed:
+        if await self._leftovers.look(self.world()) or changed:
             self.wake()
 
     def _measure(self) -> None:

@@ -28,7 +28,7 @@ words.py      how reasons name people, cards and times
 from runnersd.planner.decisions import Decision, Drop, Fail, Plan, Reservation, Resolve, Start, Stop
 from runnersd.planner.planning import plan
 from runnersd.planner.stops import time_limit_of
-from runnersd.planner.world import World, supervisors_on, usable
+from runnersd.planner.world import World, job_of, outsider_text, supervisors_on, usable
 
 __all__ = [
     "Decision",
@@ -40,6 +40,8 @@ __all__ = [
     "Start",
     "Stop",
     "World",
+    "job_of",
+    "outsider_text",
     "plan",
     "supervisors_on",
     "time_limit_of",

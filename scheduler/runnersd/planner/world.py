@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from runners.api import Code
 from runnersd.inventory import foreign_memory, foreign_processes, process_text
-from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, ImageState, Inventory, JobId, Reason
+from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, GpuProcess, ImageState, Inventory, JobId, Reason
 from runnersd.snapshot import Snapshot
 from runnersd.urgency import Measures
 
@@ -31,6 +31,7 @@ class World:
     images: Mapping[str, ImageState] = field(default_factory=dict)
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
+    leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was
 
     @property
     def measures(self) -> Measures:
@@ -69,10 +70,29 @@ def outsiders(gpu: Gpu, world: World) -> Outsiders | None:
     foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
     if not foreign:
         return None
+    left = next((process for process in foreign if process.pid in world.leftovers), None)
+    if left is not None:
+        return Outsiders(
+            Reason(Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {outsider_text(left, world)}"), None
+        )
     more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
-    reason = Reason(Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {process_text(foreign[0])}{more}")
+    reason = Reason(Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {outsider_text(foreign[0], world)}{more}")
     known = world.foreign.share and gpu.memory_total is not None
     return Outsiders(reason, foreign_memory(gpu, foreign) if known else None)
+
+
+def outsider_text(process: GpuProcess, world: World) -> str:
+    """A process that does not belong on a card, as people are told of it; with the job of ours that it is of."""
+    if process.pid in world.leftovers:
+        return f"{process_text(process)}, which job {world.leftovers[process.pid]} has left behind"
+    job = job_of(process, world)
+    return process_text(process) + (f" of job {job}" if job is not None else "")
+
+
+def job_of(process: GpuProcess, world: World) -> JobId | None:
+    """The live job that the process is of, whichever cards that has; None if it is of none of ours."""
+    above = {process.pid, *process.ancestors}
+    return next((job for job, pid in world.supervisors.items() if pid in above), None)
 
 
 def supervisors_on(gpu: Gpu, world: World) -> frozenset[int]:

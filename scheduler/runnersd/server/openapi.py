@@ -24,6 +24,7 @@ _VIEWS = (
     api.AttemptView,
     api.EventView,
     api.JobDetailView,
+    api.GpuProcessView,
     api.GpuView,
     api.DaemonView,
     api.StatusView,

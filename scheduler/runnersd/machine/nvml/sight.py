@@ -105,4 +105,5 @@ def _process(seen: Mapping[str, Any]) -> GpuProcess:
         name=seen["name"],
         uid=seen["uid"],
         ancestors=tuple(seen["ancestors"]),
+        run=str(seen["run"]),
     )

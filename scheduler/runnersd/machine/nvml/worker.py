@@ -44,14 +44,24 @@ PROCESS_LISTS = (
 )
 
 
-class Processes:
-    """What /proc says of the processes on the cards, each read once per look."""
+#: So much of a process's environment is read (bytes).
+ENVIRONMENT_MAX = 1 << 20
 
-    def __init__(self) -> None:
+
+class Processes:
+    """What /proc says of the processes on the cards, each read once per look.
+
+    ``known`` has what the environments of processes said earlier. A process is not asked for it again: when it hangs in
+    the driver, who asks may hang too.
+    """
+
+    def __init__(self, known: dict[tuple[int, bytes], str]) -> None:
         self._parents: dict[int, int] = {}
+        self._known = known
+        self.runs: dict[tuple[int, bytes], str] = {}  #: the same, of the processes of this look
 
     def describe(self, pid: int) -> dict[str, Any]:
-        """Name, real uid and ancestors (nearest first) of a process; as much as can be read."""
+        """Name, real uid, ancestors (nearest first) and run of a process; as much as can be read."""
         name, uid = "", None
         try:
             with open(f"/proc/{pid}/status", "rb") as file:
@@ -64,8 +74,24 @@ class Processes:
             if len(name) == 15:
                 name = self._whole_name(pid, name)
         except OSError:
-            return {"name": name, "uid": uid, "ancestors": []}  # it has just ended, or /proc hides it
-        return {"name": name, "uid": uid, "ancestors": self._ancestors(pid)}
+            return {"name": name, "uid": uid, "ancestors": [], "run": ""}  # it has just ended, or /proc hides it
+        return {"name": name, "uid": uid, "ancestors": self._ancestors(pid), "run": self._run(pid)}
+
+    def _run(self, pid: int) -> str:
+        """The attempt that its environment says it is of: a run name, or `JOB.ATTEMPT` in a container."""
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                process = (pid, file.read().rpartition(b")")[2].split()[19])  # with its start, lest a pid comes again
+            if process not in self._known:
+                with open(f"/proc/{pid}/environ", "rb") as file:
+                    said = dict(one.partition(b"=")[::2] for one in file.read(ENVIRONMENT_MAX).split(b"\0"))
+                inside = said.get(b"RUNNERS_JOB_ID", b"") + b"." + said.get(b"RUNNERS_ATTEMPT", b"")
+                run = said.get(b"RUNNERS_RUN") or (inside if len(inside) > 1 else b"")
+                self._known[process] = run.decode(errors="replace")
+        except OSError:
+            return ""  # it has just ended, or is somebody else's
+        self.runs[process] = self._known[process]
+        return self.runs[process]
 
     @staticmethod
     def _whole_name(pid: int, name: str) -> str:
@@ -102,6 +128,7 @@ class Driver:
         self._nameless: list[dict[str, int]] = []
         self._instances: dict[str, str] = {}  # names of MIG devices by UUID
         self._doubtful: list[str] = []  # calls on the card being read that ended in an unknown error
+        self._runs: dict[tuple[int, bytes], str] = {}
         self._call("nvmlInit")
 
     def look(self) -> dict[str, Any]:
@@ -113,13 +140,14 @@ class Driver:
         count = self._call("nvmlDeviceGetCount")
         if count != self._count or self._moved():
             self._enumerate(count)
-        processes = Processes()
+        processes = Processes(self._runs)
         cards: list[dict[str, Any]] = []
         for handle, facts in self._cards:
             try:
                 cards += self._read(handle, facts, processes)
             except self._nvml.NVMLError as error:
                 cards.append({**facts, "error": error.value})
+        self._runs = processes.runs
         return {"cards": cards, "nameless": self._nameless}
 
     def _call(self, name: str, *arguments: Any) -> Any:
