@@ -172,6 +172,26 @@ class GpuView(TypedDict):
     compute_capability: NotRequired[str | None]
     reason: NotRequired[str]
     foreign: NotRequired[list[GpuProcessView]]
+    booking: NotRequired[int]  #: that has it now, or is the next to
+
+
+class BookingView(TypedDict):
+    """Cards that somebody has for themselves for some time. ``waits_for``: jobs of others that still run there.
+
+    ``text`` says what else there is to know, and is empty when there is nothing.
+    """
+
+    id: int
+    user: str
+    uid: int
+    gpus: list[str]
+    starts_at: float
+    ends_at: float
+    made_at: float
+    reason: str
+    active: bool
+    waits_for: list[int]
+    text: str
 
 
 class DaemonView(TypedDict):
@@ -193,3 +213,4 @@ class StatusView(TypedDict):
     gpus: list[GpuView]
     jobs: list[JobView]
     counts: NotRequired[dict[str, int]]
+    bookings: NotRequired[list[BookingView]]

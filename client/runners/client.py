@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .api import GpuView, JobDetailView, JobView, StatusView
+    from .api import BookingView, GpuView, JobDetailView, JobView, StatusView
     from .errors import RunnersError
     from .events import EventStream
 
@@ -107,6 +107,11 @@ class Client:
         answer: list[GpuView] = self.get("/v1/gpus")["gpus"]
         return answer
 
+    def bookings(self) -> list[BookingView]:
+        """The advance bookings that are not over, by when they begin."""
+        answer: list[BookingView] = self.get("/v1/bookings")["bookings"]
+        return answer
+
     def health(self) -> dict[str, Any]:
         """``{"status": "ok"}`` from a daemon that works."""
         answer: dict[str, Any] = self.get("/v1/health")
@@ -165,6 +170,19 @@ class Client:
     def undrain(self, gpu: str) -> GpuView:
         """Use a drained card again."""
         answer: GpuView = self.call("POST", f"/v1/gpus/{quote(gpu)}/undrain")
+        return answer
+
+    def book(self, wish: Mapping[str, Any]) -> BookingView:
+        """Book cards: ``{"gpus": 2, "for": "4h"}``, and ``gpu_model``, ``cards``, ``at`` (Unix seconds), ``reason``.
+
+        Raises :class:`AlreadyTaken` when they are taken then, :class:`NotAllowed` when it is more than one may book.
+        """
+        answer: BookingView = self.call("POST", "/v1/bookings", dict(wish))
+        return answer
+
+    def unbook(self, id: int | str) -> BookingView:
+        """Take a booking back."""
+        answer: BookingView = self.call("DELETE", f"/v1/bookings/{_segment(id)}")
         return answer
 
     def pause(self, reason: str = "") -> None:

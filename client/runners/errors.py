@@ -5,6 +5,7 @@
     │   ├── InvalidPipeline invalid-pipeline     422  exit 2  the pipeline file is wrong, with every problem
     │   ├── TooLarge        too-large            413  exit 2  over a limit on size or number
     │   └── IllegalTransition illegal-transition 409  exit 2  the job cannot do that from where it is
+    ├── AlreadyTaken        already-taken        409  exit 2  cards that are booked, or needed by jobs, at that time
     ├── InvalidConfig       invalid-config       500  exit 2  a configuration file or flag is wrong
     ├── NotAllowed          not-allowed          403  exit 4  somebody else's job, or an operator's act
     ├── NotFound            not-found            404  exit 5  no such job, pipeline, card or route
@@ -78,6 +79,14 @@ class IllegalTransition(InvalidRequest):
 
     code = "illegal-transition"
     status = 409
+
+
+class AlreadyTaken(RunnersError):
+    """The cards are booked for that time, or held by jobs until then."""
+
+    code = "already-taken"
+    status = 409
+    exit = 2
 
 
 class InvalidConfig(RunnersError):

@@ -62,7 +62,8 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
     if not progress.below_limit:
         running = "1 job of this pipeline runs" if progress.live == 1 else f"{progress.live} jobs of this pipeline run"
         return Reason(Code.PIPELINE_LIMIT, f"{running}, its num_jobs is {job.pipeline.num_jobs}")
-    blocked = plan.blocked.get(shape_of(job))
+    shape = shape_of(job)
+    blocked = plan.blocked_for.get((job.pipeline.submitter.uid, shape)) or plan.blocked.get(shape)
     if blocked is not None:
         return blocked
     return Reason(Code.STARTING_SOON, "ready; starts when the jobs before it in the queue have been looked at")

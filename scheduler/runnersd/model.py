@@ -12,6 +12,7 @@ from runners.spec import Barrier, JobSpec
 GpuId = str
 JobId = int
 PipelineId = int
+BookingId = int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,24 @@ class Inventory:
     stale: bool = False
     problem: str | None = None
     unlisted: frozenset[GpuId] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """Cards that somebody has for themselves for some time, whatever the queue. Times are Unix seconds."""
+
+    id: BookingId
+    uid: int
+    user: str
+    gpus: tuple[GpuId, ...]
+    starts_at: float
+    ends_at: float
+    made_at: float
+    reason: str = ""
+
+    def active(self, now: float) -> bool:
+        """Whether it has begun and is not over."""
+        return self.starts_at <= now < self.ends_at
 
 
 @dataclass(frozen=True, slots=True)

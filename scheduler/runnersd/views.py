@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from runners.api import WAITING, AttemptView, EventView, GpuProcessView, GpuView, JobDetailView, JobView
+from collections.abc import Sequence
+
+from runners.api import WAITING, AttemptView, BookingView, EventView, GpuProcessView, GpuView, JobDetailView, JobView
 from runnersd.forecast import Expectation
 from runnersd.inventory import card_state, foreign_processes
-from runnersd.model import Gpu, GpuProcess, Job, Reason
+from runnersd.model import Booking, Gpu, GpuProcess, Job, Reason
 from runnersd.planner import World, job_of, outsider_text, supervisors_on
+from runnersd.planner.bookings import may_outlast, waits_for
+from runnersd.planner.words import user_of
 
 
 def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> JobView:
@@ -91,6 +95,9 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
         "compute_capability": gpu.compute_capability,
         "foreign": [_process_view(process, world) for process in foreign],
     }
+    booked = [booking.id for booking in world.bookings if gpu.uuid in booking.gpus]
+    if booked:
+        view["booking"] = booked[0]
     if gpu.uuid in world.drained:
         view["reason"] = f"drained: {world.drained[gpu.uuid] or 'no reason given'}"
     elif gpu.owner is not None:
@@ -116,3 +123,36 @@ def _process_view(process: GpuProcess, world: World) -> GpuProcessView:
         "job": job_of(process, world) if left_by is None else left_by,
         "left_behind": left_by is not None,
     }
+
+
+def booking_view(booking: Booking, world: World, now: float) -> BookingView:
+    """The status object of a booking."""
+    waited = waits_for(booking, world, now)
+    said = [f"waits for {_named(waited)}"] if waited else []
+    outlasting = may_outlast(booking, world, now)
+    if outlasting:
+        said.append(f"may wait for {_named(outlasting)}, without a time limit")
+    seen = {gpu.uuid: gpu for gpu in world.inventory.gpus}
+    for uuid in booking.gpus:
+        gpu = seen.get(uuid)
+        if gpu is None or gpu.lost:
+            said.append(f"card {uuid if gpu is None else gpu.index} is lost")
+        elif uuid in world.drained:
+            said.append(f"card {gpu.index} is drained")
+    return {
+        "id": booking.id,
+        "user": booking.user,
+        "uid": booking.uid,
+        "gpus": list(booking.gpus),
+        "starts_at": booking.starts_at,
+        "ends_at": booking.ends_at,
+        "made_at": booking.made_at,
+        "reason": booking.reason,
+        "active": booking.active(now),
+        "waits_for": [job.id for job in waited],
+        "text": "; ".join(said),
+    }
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    return f"job{'s' if len(jobs) > 1 else ''} " + ", ".join(f"{job.id} ({user_of(job)})" for job in jobs)

@@ -32,7 +32,7 @@ def words(line: str) -> list[str]:
 
 def test_commands() -> None:
     assert words("") == [command.name for command in COMMANDS]
-    assert words("re") == ["release", "retry", "resume"]
+    assert words("re") == ["release", "retry", "reserve", "resume"]
     assert words("--so") == ["--socket"]
     assert words("--socket /x st") == ["status"]
     assert words("nothing ") == []

@@ -98,6 +98,7 @@ def image(memory: Memory | Store) -> dict[str, Any]:
         },
         "charges": dict(snapshot.usage.charges),
         "outlook": dict(snapshot.outlook),
+        "bookings": dict(memory._memory.bookings if isinstance(memory, Store) else memory.bookings),
     }
 
 

@@ -18,7 +18,7 @@ from runners.api import SETTLED, Code, JobState
 from runners.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
 from runners.spec import Barrier, Need
 from runnersd import lifecycle
-from runnersd.model import Reason
+from runnersd.model import Booking, Reason
 from runnersd.store import store as store_module
 from simulation.storing import (
     BOB,
@@ -403,6 +403,32 @@ def test_drains_and_the_pause_outlive_the_daemon(tmp_path: Path) -> None:
         await store.close()
         store = await opened(tmp_path)
         assert dict(store.drained) == {"GPU-1": ""} and store.paused is None
+        await store.close()
+
+    run(work)
+
+
+def test_bookings_outlive_the_daemon_and_are_forgotten_with_the_pipelines_of_their_time(tmp_path: Path) -> None:
+    def booking(start: float, end: float) -> Booking:
+        return Booking(0, 1000, "ann\udc80", ("GPU-0", "GPU-1"), start, end, 5.0, "d\u00e9mo")
+
+    async def work() -> None:
+        store = await opened(tmp_path)
+        first, second, third = (store.book(booking(*times)) for times in ((100.0, 200.0), (50.0, 60.0), (300.0, 400.0)))
+        assert [one.id for one in (first, second, third)] == [1, 2, 3]
+        await store.committed()
+        await check(store)
+        store.unbook(3)
+        await store.close()
+        store = await opened(tmp_path)
+        assert store.bookings(55.0) == (second, first), "by when they begin"
+        assert store.bookings(60.0) == (first,)
+        assert store.book(booking(300.0, 400.0)).id == 4, "no id is given twice"
+        await store.prune(60.0)
+        assert await select(store, "SELECT id FROM booking ORDER BY id") == [(1,), (2,), (4,)]
+        await store.prune(61.0)
+        assert await select(store, "SELECT id FROM booking ORDER BY id") == [(1,), (4,)]
+        await check(store)
         await store.close()
 
     run(work)

@@ -202,6 +202,31 @@ COMMANDS = (
         examples=["undrain 3"],
     ),
     Command(
+        "reserve",
+        "reserve:reserve",
+        "book cards for some time, now or later",
+        group=_DAEMON,
+        options=[
+            Option("-g --gpus", "how many cards", "N", "number"),
+            Option("--gpu-model", "cards whose name fits this glob", "GLOB"),
+            Option("--cards", "these cards: indices or UUIDs, with commas", "LIST", "gpu"),
+            Option("--for", "for how long (30m, 4h, 2d)", "TIME"),
+            Option("--at", "from when on: an ISO time, or +2h; now if not given", "TIME"),
+            _REASON,
+            Option("--list", "show the bookings; so does `reserve` alone"),
+            Option("--cancel", "take a booking back", "ID"),
+            _JSON,
+        ],
+        description="The queue flows round a booking: jobs of others that could still run when it begins do not start\n"
+        "on its cards. Jobs that run there already are not stopped. Your own jobs go there first.",
+        to="reserve cards",
+        examples=[
+            "reserve --gpus 2 --for 4h",
+            "reserve --cards 0,1 --for 1d --at 2026-01-31T18:00",
+            "reserve --cancel 3",
+        ],
+    ),
+    Command(
         "pause",
         "daemon:pause",
         "start nothing new; what runs goes on",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 
 from runners.client import Client
-from runners.render import plain
+from runners.render import bookings, plain
 from runners.render.terminal import Terminal
 
 from .sentences import print_json
@@ -21,10 +23,12 @@ def gpus(words: Words) -> int:
     """The inventory."""
     client = Client(words.text("socket"))
     if words.has("json"):
-        print_json({"gpus": client.gpus()})
+        print_json(client.get("/v1/gpus"))
         return 0
     view = client.status(limit=1)
     terminal = Terminal(sys.stdout)
+    indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
+    booked, now = view.get("bookings", []), time.time()
     if not view["gpus"]:
         sys.stdout.write(f"{view['daemon'].get('notice') or 'no cards'}\n")
     elif terminal.interactive:
@@ -32,11 +36,15 @@ def gpus(words: Words) -> int:
         from runners.render.status import PLAIN_SIGNS, cards
 
         jobs = {job["id"]: job for job in client.jobs(states=("starting", "running", "stopping"))}
-        for line in cards(view["gpus"], jobs, terminal.width, {})[1:]:
+        lines = cards(view["gpus"], jobs, terminal.width, {})[1:]
+        for line in [*lines, *bookings.screen(booked, indices, now, os.getuid())]:
             painted = paint(line, terminal.width, terminal.colour)
             sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
     else:
-        sys.stdout.write("".join(f"{line}\n" for line in plain.cards(view["gpus"])))
+        rows = plain.cards(view["gpus"])
+        if booked:
+            rows += ["", *bookings.plain(booked, indices, now)]
+        sys.stdout.write("".join(f"{line}\n" for line in rows))
     return 0
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterable
-from datetime import datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
 from runners.errors import Problem
-from runners.pipeline.quantities import parse_duration, parse_size
+from runners.pipeline.quantities import MOMENT_FORMS, parse_duration, parse_moment, parse_size
 from runners.spec import Need
 
 #: A key path: mapping keys and list positions.
@@ -215,22 +214,15 @@ def size(value: Any, check: Check, path: Path) -> Any:
 
 def begin(value: Any, check: Check, path: Path) -> Any:
     """Unix seconds, from themselves, an ISO time (local where it names no zone) or `+2h` from now."""
-    what = "an ISO time such as 2026-01-31T18:00, or a delay such as +2h"
     if isinstance(value, str) and value.startswith("+"):
         try:
             return check.now + parse_duration(value[1:])
         except ValueError as error:
             return check.wrong(path, f"found {shown(value)}, {error}")
-    if isinstance(value, str) and len(value) <= 64:
-        if value == "now":
-            return None
-        try:
-            return datetime.fromisoformat(value).timestamp()
-        except (ValueError, OverflowError, OSError):
-            return check.expected(path, what, value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
-        return float(value)
-    return check.expected(path, what, value)
+    try:
+        return parse_moment(value, check.now)
+    except ValueError:
+        return check.expected(path, MOMENT_FORMS, value)
 
 
 def job_name(value: Any, check: Check, path: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import datetime
 
 #: The longest duration taken, in seconds: a hundred years. Keeps every sum of times a sane float.
 MAX_DURATION = 100 * 365.25 * 86400
@@ -22,6 +23,7 @@ _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _LONGEST = 40  #: no quantity needs more characters; keeps `int` and `float` away from hostile digits
 
 _DURATION_FORMS = "write seconds (90), 90s, 30m, 12h, 2d, 1h30m or 1:30:00"
+MOMENT_FORMS = "an ISO time such as 2026-01-31T18:00, or a delay such as +2h"
 _SIZE_FORMS = "write bytes (1073741824), 512MiB, 20GiB or 20GB"
 
 
@@ -60,6 +62,26 @@ def _seconds(value: object) -> float | None:
     if not text or parts is None:
         return None
     return math.fsum(float(amount) * _UNITS[unit] for unit, amount in parts.groupdict().items() if amount)
+
+
+def parse_moment(value: object, now: float) -> float | None:
+    """Unix seconds, from themselves, an ISO time (local where it names no zone) or `+2h` from ``now``; None for `now`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(value, str) and value.startswith("+"):
+        return now + parse_duration(value[1:])
+    if value == "now":
+        return None
+    if isinstance(value, str) and len(value) <= 64:
+        try:
+            return datetime.fromisoformat(value).timestamp()
+        except (ValueError, OverflowError, OSError):
+            raise ValueError(f"not a time: write {MOMENT_FORMS}") from None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e11:
+        return float(value)
+    raise ValueError(f"not a time: write {MOMENT_FORMS}")
 
 
 def parse_size(value: object) -> int:

@@ -22,7 +22,12 @@ def status(view: StatusView, now: float) -> list[str]:
         lines += [words.clean(daemon["notice"]), ""]
     if view["gpus"]:
         lines += [*cards(view["gpus"]), ""]
-    return lines + jobs(view["jobs"], {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}, now)
+    indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
+    if view.get("bookings"):
+        from . import bookings
+
+        lines += [*bookings.plain(view["bookings"], indices, now), ""]
+    return lines + jobs(view["jobs"], indices, now)
 
 
 def cards(gpus: Sequence[GpuView]) -> list[str]:

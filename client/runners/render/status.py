@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import words
+from . import bookings, words
 from .lines import end, left, middle, right, width
 
 TYPE_CHECKING = False
@@ -50,6 +50,7 @@ def screen(
     names = {job["id"]: job for job in view["jobs"]}
     lines += cards(view["gpus"], names, most, history or {})
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
+    lines += bookings.screen(view.get("bookings", ()), indices, now, uid)
     jobs = _Jobs(view["jobs"], indices, most, now, uid)
     totals = view.get("counts", {})
     for states, title, labels in (

@@ -20,6 +20,7 @@ from runnersd import lifecycle
 from runnersd.admission import Limits, admit
 from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.bookings import Bookings
 from runnersd.engine.foretelling import Foretelling
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.leftovers import Leftovers
@@ -70,6 +71,7 @@ class Engine:
             leftovers=Leftovers(store, change_user=change_user),
         )  # fmt: skip
         self._foretelling = Foretelling(self._loop.world, lambda: self._loop.plan, clock)
+        self.bookings = Bookings(store, self._loop, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:
             containers.changed, containers.row = self._wake, self._row

@@ -95,6 +95,7 @@ class Loop:
             images=self.attempts.images,
             interrupted=self.store.interrupted,
             leftovers=self._leftovers.found,
+            bookings=self.store.bookings(self.clock()),
         )
 
     def recover(self) -> None:

@@ -20,6 +20,7 @@ room.py       the machine's own limits: jobs at once, CPUs, memory
 timeline.py   how much of one thing is taken at which time
 lengths.py    how long jobs are taken to run
 images.py     whether a container job's image is there
+bookings.py   which cards somebody can book, from when on, and whom a booking waits for
 foresight.py  which cards the next jobs may get, so that their containers can be made early
 stops.py      what must end: time limits, lost cards
 words.py      how reasons name people, cards and times

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from runners.api import Code
 from runners.spec import JobSpec
 from runnersd.inventory import matches
 from runnersd.lines import Shape
-from runnersd.model import Gpu, GpuId, Job, JobId, Reason
+from runnersd.model import Booking, Gpu, GpuId, Job, JobId, Reason
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import cards_text
 from runnersd.planner.world import Outsiders, World, outsiders, usable
+
+
+class Asker(NamedTuple):
+    """What of a job says which bookings stand in its way: whose it is, and how long it must be taken to run (seconds).
+
+    Where nothing is booked, all jobs are alike.
+    """
+
+    uid: int | None = None
+    seconds: float = 0.0
+
+
+#: Cards that are closed to a job for bookings of others, and cards that are its user's own by one.
+Standing = tuple[frozenset[GpuId], frozenset[GpuId]]
 
 
 class Card:
@@ -22,8 +37,11 @@ class Card:
     shared jobs only, as far as they leave some of it.
     """
 
-    def __init__(self, gpu: Gpu, margin: int, beside: Outsiders | None = None) -> None:
+    def __init__(
+        self, gpu: Gpu, margin: int, beside: Outsiders | None = None, bookings: Sequence[Booking] = ()
+    ) -> None:
         self.gpu, self.beside = gpu, beside
+        self.bookings = bookings  #: of this card, by when they begin; no two at a time
         held = (beside.memory if beside is not None else None) or 0
         self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
         self.time = Timeline(float(self._total or 1))
@@ -46,6 +64,42 @@ class Card:
             return True
         return self.gpu.memory_total - (self.gpu.memory_used or 0) >= spec.gpu_memory
 
+    def in_the_way(self, asker: Asker, at: float) -> Booking | None:
+        """The first booking of somebody else that a job which starts then would run into."""
+        for booking in self.bookings:
+            if booking.uid != asker.uid and booking.ends_at > at and booking.starts_at < at + asker.seconds:
+                return booking
+        return None
+
+    def booked_for(self, uid: int | None, now: float) -> bool:
+        """Whether the card is that user's by a booking now."""
+        return any(booking.uid == uid and booking.active(now) for booking in self.bookings)
+
+    def room(self, spec: JobSpec, asker: Asker | None, now: float) -> float:
+        """For how many seconds from now on a job can have the card; 0 when it cannot. None asks for as if nothing were
+        booked.
+
+        Who has booked it need not heed what is kept for others.
+        """
+        if not self.roomy(spec):
+            return 0.0
+        if asker is None or not self.bookings:
+            return self.time.room(self.amount(spec), now)
+        if self.in_the_way(asker, now) is not None:
+            return 0.0
+        room = self.time.room(self.amount(spec), now)
+        return math.inf if room and self.booked_for(asker.uid, now) else room
+
+    def next_room(self, spec: JobSpec, asker: Asker, at: float, seconds: float) -> float:
+        """The first time, not before ``at``, from which on a job can have the card for so long."""
+        longest = Asker(asker.uid, max(asker.seconds, seconds))
+        while True:
+            first = self.time.next_room(self.amount(spec), at, seconds)
+            booking = self.in_the_way(longest, first) if self.bookings else None
+            if booking is None:
+                return first
+            at = booking.ends_at
+
 
 class Cards:
     """The cards as they are given out and kept. ``ends`` says when live jobs are expected to end (Unix seconds)."""
@@ -55,12 +109,20 @@ class Cards:
         self.cards: dict[GpuId, Card] = {}
         self.unusable: dict[GpuId, Reason] = {}
         self._able: dict[Shape, list[Card]] = {}
+        self._standings: dict[Asker, Standing] = {}
+        booked: dict[GpuId, list[Booking]] = {}
+        for booking in world.bookings:
+            if booking.ends_at > now:
+                for uuid in booking.gpus:
+                    booked.setdefault(uuid, []).append(booking)
+        self.bookable = bool(booked)  #: whether anything is booked
         for gpu in world.inventory.gpus:
             reason = usable(gpu, world)
             if reason is not None:
                 self.unusable[gpu.uuid] = reason
                 continue
-            card = self.cards[gpu.uuid] = Card(gpu, world.margin, outsiders(gpu, world))
+            card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()))
+            self.cards[gpu.uuid] = card
             for id, job in world.snapshot.holders.get(gpu.uuid, {}).items():
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
@@ -91,35 +153,42 @@ class Cards:
                 reasons.append(beside.reason)
         return reasons
 
-    def rooms(self, spec: JobSpec, able: Sequence[Card]) -> list[float]:
-        """For how many seconds each of the cards could be had now, longest first."""
-        now = self._now
-        rooms = [card.time.room(card.amount(spec), now) if card.roomy(spec) else 0.0 for card in able]
-        return sorted(rooms, reverse=True)
+    def standing(self, asker: Asker) -> Standing:
+        """Which cards are closed to such a job now, for bookings of others, and which are its user's own."""
+        found = self._standings.get(asker)
+        if found is None:
+            cards = [card for card in self.cards.values() if card.bookings]
+            closed = frozenset(card.gpu.uuid for card in cards if card.in_the_way(asker, self._now) is not None)
+            own = frozenset(card.gpu.uuid for card in cards if card.booked_for(asker.uid, self._now))
+            found = self._standings[asker] = (closed, own)
+        return found
 
-    def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float) -> tuple[GpuId, ...]:
+    def rooms(self, spec: JobSpec, able: Sequence[Card], asker: Asker | None) -> list[float]:
+        """For how many seconds each of the cards could be had now, longest first."""
+        return sorted((card.room(spec, asker, self._now) for card in able), reverse=True)
+
+    def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float, asker: Asker) -> tuple[GpuId, ...]:
         """Cards that can be had for so long now, of which there are enough.
 
-        A shared job goes where least is left. Others go where they are least in the way: to cards that are kept for
-        somebody soon, before those that are nobody's.
+        Those that the job's user has booked come first. Then a shared job goes where least is left. Others go where
+        they are least in the way: to cards that are kept for somebody soon, before those that are nobody's.
         """
         now = self._now
-        fitting: list[tuple[float, int, Card]] = []
+        fitting: list[tuple[bool, float, int, Card]] = []
         for place, card in enumerate(able):
-            room = card.time.room(card.amount(spec), now) if card.roomy(spec) else 0.0
+            room = card.room(spec, asker, now)
             if room > 0 and room >= seconds:
-                fitting.append((card.time.capacity - card.time.taken(now) if spec.gpu_shared else room, place, card))
-        best = sorted(fitting, key=lambda one: one[:2])[: spec.num_gpus]
-        return tuple(card.gpu.uuid for _, _, card in sorted(best, key=lambda one: one[1]))
+                left = card.time.capacity - card.time.taken(now) if spec.gpu_shared else room
+                fitting.append((not card.booked_for(asker.uid, now), left, place, card))
+        best = sorted(fitting, key=lambda one: one[:3])[: spec.num_gpus]
+        return tuple(card.gpu.uuid for *_, card in sorted(best, key=lambda one: one[2]))
 
     def next_room(
-        self, spec: JobSpec, able: Sequence[Card], at: float, seconds: float
+        self, spec: JobSpec, able: Sequence[Card], at: float, seconds: float, asker: Asker
     ) -> tuple[float, tuple[GpuId, ...]]:
         """The first time, not before ``at``, from which on enough of the cards can be had for so long, and which."""
         while True:
-            firsts = sorted(
-                (card.time.next_room(card.amount(spec), at, seconds), place) for place, card in enumerate(able)
-            )
+            firsts = sorted((card.next_room(spec, asker, at, seconds), place) for place, card in enumerate(able))
             first = firsts[spec.num_gpus - 1][0]
             if first <= at or first == math.inf:
                 chosen = sorted(place for _, place in firsts[: spec.num_gpus])

@@ -66,10 +66,14 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds)."""
+    """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds).
+
+    ``blocked_for`` says it by user (uid), where that makes a difference.
+    """
 
     decisions: tuple[Decision, ...] = ()
     blocked: Mapping[Shape, Reason] = field(default_factory=dict)
     look_again: float | None = None
     next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
     reservations: tuple[Reservation, ...] = ()
+    blocked_for: Mapping[tuple[int, Shape], Reason] = field(default_factory=dict)

@@ -16,6 +16,8 @@ _LIKELY = 0.5
 _CAUTION = ((0.0, 0.5), (2.0, 0.9), (8.0, 1.0))
 #: The least that is thought to be left of a job that runs, where no limit says so.
 _LEAST = 30.0
+#: A job without a limit starts on a card that is booked if so large a part of jobs like it would end before that.
+_SURE = 0.9
 
 
 def end_of(job: Job, world: World, now: float) -> float:
@@ -43,6 +45,14 @@ def end_is_known(job: Job, world: World) -> bool:
 def length(estimate: Estimate, world: World) -> float:
     """How long a job that waits is expected to run."""
     return estimate.expected(world.measures.max_delay)
+
+
+def clear_of_bookings(estimate: Estimate, world: World) -> float:
+    """How long before somebody else's booking a job must start, to be on that card: its limit, or what few jobs like it
+    pass. One of which nothing is known needs just longer than a reservation may be delayed."""
+    if estimate.limit is not None:
+        return estimate.limit
+    return estimate.quantile(_SURE, world.measures.max_delay + _LEAST)
 
 
 def passing(estimate: Estimate, world: World, late: float) -> float:

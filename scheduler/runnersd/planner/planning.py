@@ -22,10 +22,12 @@ def plan(world: World, now: float) -> Plan:
     resolve = [Resolve(image) for image in walk.images.unresolved]
     times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
     times += [made.at for made in walk.reservations if made.at > now]
+    times += [time for booking in world.bookings for time in (booking.starts_at, booking.ends_at) if time > now]
     return Plan(
         (*decisions, *settled, *walk.starts, *resolve),
         walk.blocked,
         min(times, default=None),
         tuple(walk.next_up),
         walk.reservations,
+        walk.blocked_for,
     )

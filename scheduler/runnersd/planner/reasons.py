@@ -24,6 +24,9 @@ def why_not_now(job: Job, shape: Shape, space: Space, world: World, now: float) 
     ahead = _ahead(job, shape, space)
     if fit.seconds > 0 and ahead is not None:
         return _behind(ahead, now)
+    booking = _booked(job, shape, space, now)
+    if booking is not None:
+        return booking
     lacking = space.room.lacks(job.spec)
     if lacking is not None:
         return lacking
@@ -42,6 +45,33 @@ def _ahead(job: Job, shape: Shape, space: Space) -> Reservation | None:
     others = [made for made in space.reservations.values() if made.job.id != job.id]
     inside = [made for made in others if mine.intersection(made.gpus)] or others
     return min(inside, key=lambda made: (made.at, made.job.id), default=None)
+
+
+def _booked(job: Job, shape: Shape, space: Space, now: float) -> Reason | None:
+    """The booking of somebody else without which the job could start; None if there is none."""
+    asker = space.asker(job)
+    if space.fit(job, shape).seconds > 0 or space.fit_unbooked(job, shape).seconds <= 0:
+        return None
+    able = space.cards.able(job, shape)
+    cards = [] if isinstance(able, Reason) else [card for card in able if card.room(job.spec, None, now) > 0]
+    found = [booking for card in cards if (booking := card.in_the_way(asker, now)) is not None]
+    if not found:
+        return None
+    first = min(found, key=lambda booking: (booking.starts_at, booking.id))
+    indices = sorted(card.gpu.index for card in cards if card.gpu.uuid in first.gpus)
+    which = f"card{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
+    whose = first.user or str(first.uid)
+    until = clock_text(first.ends_at, now)
+    if first.active(now):
+        text = f"{whose} has booked {which} until {until} (booking {first.id})"
+    else:
+        why = "this job's time limit reaches into that"
+        if job.spec.time_limit is None:
+            why = "this job may still run then; one with a short time_limit could go first"
+        text = (
+            f"{whose} has booked {which} from {clock_text(first.starts_at, now)} to {until} (booking {first.id}): {why}"
+        )
+    return Reason(Code.BEHIND_RESERVATION, text)
 
 
 def _behind(ahead: Reservation, now: float) -> Reason:

@@ -6,13 +6,16 @@ import math
 from typing import NamedTuple
 
 from runners.spec import JobSpec
-from runnersd.lines import Shape
+from runnersd.lines import Shape, line_of
 from runnersd.model import GpuId, Job, JobId, Reason
-from runnersd.planner.cards import Cards
+from runnersd.planner.cards import Asker, Cards, Standing
 from runnersd.planner.decisions import Reservation
-from runnersd.planner.lengths import expected_ends
+from runnersd.planner.lengths import clear_of_bookings, expected_ends
 from runnersd.planner.room import Room
 from runnersd.planner.world import World
+
+#: Who asks where nothing is booked.
+_ANYBODY = Asker()
 
 
 class Fit(NamedTuple):
@@ -33,14 +36,23 @@ class Space:
         self.reservations: dict[JobId, Reservation] = {}
         self.given: dict[GpuId, list[Job]] = {}  #: to jobs that start with this plan
         self.room = Room(world, now, self.ends)
-        self._fits: dict[Shape, Fit] = {}
+        self._fits: dict[tuple[Shape, Standing | None], Fit] = {}
 
     def fit(self, job: Job, shape: Shape) -> Fit:
-        """How long a job of that shape could run from now on."""
-        found = self._fits.get(shape)
-        if found is None:
-            found = self._fits[shape] = self._fit(job, shape)
-        return found
+        """How long a job of that shape could run from now on. Bookings of others hold back some, and others not."""
+        return self._fit_of(job, shape, self.asker(job))
+
+    def fit_unbooked(self, job: Job, shape: Shape) -> Fit:
+        """How long a job of that shape could run if nothing were booked."""
+        return self._fit_of(job, shape, None if self.cards.bookable else _ANYBODY)
+
+    def asker(self, job: Job) -> Asker:
+        """What of the job says which bookings stand in its way."""
+        if not self.cards.bookable or not job.spec.num_gpus:
+            return _ANYBODY
+        lines = self._world.snapshot.lines
+        estimate = lines.estimate(lines.line(job.id) if lines.holds(job.id) else line_of(job))
+        return Asker(job.pipeline.submitter.uid, clear_of_bookings(estimate, self._world))
 
     def start(self, job: Job, shape: Shape, least: float, end: float) -> tuple[GpuId, ...]:
         """Give the job what it needs from now until ``end``; it fits for ``least`` seconds. Returns its cards."""
@@ -48,7 +60,7 @@ class Space:
         if shape.num_gpus:
             able = self.cards.able(job, shape)
             assert not isinstance(able, Reason), "it fits"
-            gpus = self.cards.choose(job.spec, able, least)
+            gpus = self.cards.choose(job.spec, able, least, self.asker(job))
         self._take(job.spec, gpus, self._now, max(end, math.nextafter(self._now, math.inf)))
         for uuid in gpus:
             self.given.setdefault(uuid, []).append(job)
@@ -61,10 +73,11 @@ class Space:
         if isinstance(able, Reason):
             return None
         gpus: tuple[GpuId, ...] = ()
+        asker = self.asker(job)
         while True:
             first = self.room.next_room(spec, at, seconds)
             if shape.num_gpus and first < math.inf:
-                first, gpus = self.cards.next_room(spec, able, first, seconds)
+                first, gpus = self.cards.next_room(spec, able, first, seconds, asker)
             if first == math.inf:
                 return None
             if first <= at:
@@ -87,14 +100,22 @@ class Space:
         self.reservations[made.job.id] = made
         self._take(made.job.spec, made.gpus, made.at, made.until)
 
-    def _fit(self, job: Job, shape: Shape) -> Fit:
+    def _fit_of(self, job: Job, shape: Shape, asker: Asker | None) -> Fit:
+        key = (shape, None if asker is None else self.cards.standing(asker))
+        found = self._fits.get(key)
+        if found is None:
+            found = self._fits[key] = self._fit(job, shape, asker)
+        return found
+
+    def _fit(self, job: Job, shape: Shape, asker: Asker | None) -> Fit:
         seconds = self.room.room(job.spec, self._now)
         if not shape.num_gpus:
             return Fit(seconds)
         able = self.cards.able(job, shape)
         if isinstance(able, Reason):
             return Fit(0.0, able)
-        return Fit(min(seconds, self.cards.rooms(job.spec, able)[shape.num_gpus - 1]))
+        rooms = self.cards.rooms(job.spec, able, asker)
+        return Fit(min(seconds, rooms[shape.num_gpus - 1]))
 
     def _take(self, spec: JobSpec, gpus: tuple[GpuId, ...], start: float, end: float) -> None:
         self.room.take(spec, start, end)

@@ -25,6 +25,7 @@ class Walk:
         self.starts: list[Start] = []
         self.failed: list[tuple[Job, Reason]] = []
         self.blocked: dict[Shape, Reason] = {}
+        self.blocked_for: dict[tuple[int, Shape], Reason] = {}
         self.next_up: list[Start] = []
         self.images = Images(world, now)
         self._world, self._now = world, now
@@ -112,9 +113,11 @@ class Walk:
             return "taken"
         if kept is not None:
             self._space.restore(kept)
-        if shape not in self.blocked:
-            self.blocked[shape] = why_not_now(job, shape, self._space, self._world, self._now)
-        return "line left" if self._space.fit(job, shape).seconds > 0 else "shape left"
+        why = why_not_now(job, shape, self._space, self._world, self._now)
+        self.blocked.setdefault(shape, why)
+        if self._space.cards.bookable:
+            self.blocked_for.setdefault((line.uid, shape), why)
+        return "line left" if self._space.fit_unbooked(job, shape).seconds > 0 else "shape left"
 
     def _reserve_first(self, job: Job, line: Line) -> bool:
         """Keep what the first job that could not start needs. False for one that can never run: it keeps nothing."""

@@ -7,7 +7,18 @@ from dataclasses import dataclass, field
 
 from runners.api import Code
 from runnersd.inventory import foreign_memory, foreign_processes, process_text
-from runnersd.model import EngineState, ForeignPolicy, Gpu, GpuId, GpuProcess, ImageState, Inventory, JobId, Reason
+from runnersd.model import (
+    Booking,
+    EngineState,
+    ForeignPolicy,
+    Gpu,
+    GpuId,
+    GpuProcess,
+    ImageState,
+    Inventory,
+    JobId,
+    Reason,
+)
 from runnersd.snapshot import Snapshot
 from runnersd.urgency import Measures
 
@@ -32,6 +43,7 @@ class World:
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
     leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was
+    bookings: tuple[Booking, ...] = ()  #: made in advance, by when they begin
 
     @property
     def measures(self) -> Measures:

@@ -18,8 +18,8 @@ IDLE_CHECK = 0.5
 
 
 async def gpus(call: Call) -> web.StreamResponse:
-    """The inventory, in PCI order."""
-    return reply({"gpus": call.engine.gpus()})
+    """The inventory, in PCI order, and who has booked it."""
+    return reply({"gpus": call.engine.gpus(), "bookings": call.engine.bookings.views()})
 
 
 async def drain(call: Call) -> web.StreamResponse:

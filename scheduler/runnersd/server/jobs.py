@@ -62,6 +62,7 @@ async def status(call: Call) -> web.StreamResponse:
             "directories": engine.directories(),
         },
         "gpus": engine.gpus(),
+        "bookings": engine.bookings.views(),
         "counts": store.counts(),
     }
     body = encode(head)[:-1] + b',"jobs":[' + await _encoded(engine, jobs, forecast) + b"]}"

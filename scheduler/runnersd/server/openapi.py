@@ -26,6 +26,7 @@ _VIEWS = (
     api.JobDetailView,
     api.GpuProcessView,
     api.GpuView,
+    api.BookingView,
     api.DaemonView,
     api.StatusView,
 )
@@ -70,6 +71,7 @@ def schemas() -> dict[str, Schema]:
         "enum": ["free", "reserved", "shared", "foreign", "drained", "lost"],
     }
     jobs = {"type": "array", "items": _ref("JobView")}
+    bookings = {"bookings": {"type": "array", "items": _ref("BookingView")}}
     maybe_id = {"type": ["integer", "null"]}
     named = _object({"id": maybe_id, "name": {"type": "string"}})
     one = _object({"pipeline": {"type": ["string", "null"]}, "jobs": {"type": "array", "items": named}})
@@ -79,7 +81,8 @@ def schemas() -> dict[str, Schema]:
         "JobPage": _object({"jobs": jobs, "next": maybe_id}),
         "JobDetails": {"anyOf": [_ref("JobDetailView"), _ref("Jobs")]},
         "JobOrJobs": {"anyOf": [_ref("JobView"), _ref("Jobs")]},
-        "GpuList": _object({"gpus": {"type": "array", "items": _ref("GpuView")}}),
+        "GpuList": _object({"gpus": {"type": "array", "items": _ref("GpuView")}, **bookings}),
+        "BookingList": _object(bookings),
         "Health": _object({"status": {"type": "string", "const": "ok"}}),
         "Paused": _object({"paused": {"type": ["string", "null"]}}),
         "Stopping": _object({"status": {"type": "string"}, "jobs": {"type": "integer"}}),

@@ -10,9 +10,14 @@ from typing import Any, Literal, NamedTuple
 
 from runners.api import JobState
 from runners.errors import InvalidRequest, NotFound
+from runners.pipeline.quantities import parse_duration
 
 #: SQLite's integers are signed 64 bits; no id has more digits than these.
 _DIGITS = 18
+#: Times are before this (Unix seconds); the year 5138.
+_LAST_MOMENT = 1e11
+#: The longest text in a list of some.
+_LONGEST_WORD = 100
 #: Reads a value, from a query's text or from JSON; raises ValueError with what is allowed.
 Reader = Callable[[Any], Any]
 
@@ -184,6 +189,42 @@ def signal_number(name: str, about: str) -> Parameter:
 
     schema = {"anyOf": [{"type": "integer", "minimum": 1, "maximum": signal.NSIG - 1}, {"type": "string"}]}
     return Parameter(name, read, schema, about)
+
+
+def duration(name: str, about: str) -> Parameter:
+    """Seconds, or a duration as in a pipeline file. None when it is not given."""
+
+    def read(value: Any) -> float:
+        return parse_duration(value)
+
+    return Parameter(name, read, {"type": ["number", "string"]}, about)
+
+
+def moment(name: str, about: str) -> Parameter:
+    """Unix seconds. None when it is not given."""
+
+    def read(value: Any) -> float:
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _LAST_MOMENT:
+            return float(value)
+        raise ValueError("must be a time in Unix seconds")
+
+    return Parameter(name, read, {"type": "number", "minimum": 0}, about)
+
+
+def words(name: str, about: str, most: int) -> Parameter:
+    """A list of short texts."""
+
+    def read(value: Any) -> tuple[str, ...]:
+        if (
+            isinstance(value, list)
+            and len(value) <= most
+            and all(isinstance(one, str) and len(one) <= _LONGEST_WORD and is_line(one) for one in value)
+        ):
+            return tuple(value)
+        raise ValueError(f"must be a list of at most {most} texts")
+
+    schema = {"type": "array", "maxItems": most, "items": {"type": "string", "maxLength": _LONGEST_WORD}}
+    return Parameter(name, read, schema, about, ())
 
 
 # -- ids ---------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from runners.errors import NotAllowed
-from runnersd.model import Job
+from runnersd.model import Booking, Job
 
 #: Linux's SO_PEERGROUPS; the socket module of Python 3.11 does not name it.
 SO_PEERGROUPS = 59
@@ -133,3 +133,13 @@ class Access:
         if not self.owns(peer, job):
             owner = job.pipeline.submitter.user or f"uid {job.pipeline.submitter.uid}"
             raise NotAllowed(f"cannot {act} job {job.id}: it belongs to {owner}; ask them or an operator")
+
+    def check_booker(self, peer: Peer, booking: Booking) -> None:
+        """Refuse to cancel a booking for whoever neither made it nor is an operator.
+
+        Raises:
+            NotAllowed: with which booking, and whose it is.
+        """
+        if booking.uid != peer.uid and not self.is_operator(peer):
+            owner = booking.user or f"uid {booking.uid}"
+            raise NotAllowed(f"cannot cancel booking {booking.id}: it belongs to {owner}; ask them or an operator")

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from runnersd.server import administration, jobs, metrics, pipelines, streams
+from runnersd.server import administration, bookings, jobs, metrics, pipelines, streams
 from runnersd.server import parameters as p
 from runnersd.server.call import Call, reply
 from runnersd.server.openapi import document
@@ -33,7 +33,8 @@ class May(StrEnum):
 class Route:
     """One thing that can be asked of the daemon.
 
-    ``{id}`` in ``path`` is a job or a pipeline, which the dispatcher finds and, for `May.OWNER`, checks. ``body`` is
+    ``{id}`` in ``path`` is a job or a pipeline, which the dispatcher finds and, for `May.OWNER`, checks; of a
+    ``{booking}`` its handler checks that. ``body`` is
     the values of a small JSON object; a route with ``document`` takes a whole one, of the schema so named, instead.
     ``answers`` are its good statuses, each with the schema of its JSON or a content type.
     """
@@ -130,7 +131,10 @@ ROUTES: tuple[Route, ...] = (
             p.whole("attempt", "that of this attempt; the last one's if not given", 1, 1 << 31),
         ),
     ),
-    Route("GET", "/v1/gpus", May.ANYONE, administration.gpus, "The cards, in PCI order.", {200: "GpuList"}),
+    Route(
+        "GET", "/v1/gpus", May.ANYONE, administration.gpus, "The cards, in PCI order, and the bookings.",
+        {200: "GpuList"},
+    ),
     Route(
         "POST", "/v1/gpus/{gpu}/drain", May.OPERATOR, administration.drain,
         "Let nothing new start on a card, named by index, UUID or the beginning of one.", {200: "GpuView"},
@@ -139,6 +143,29 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/v1/gpus/{gpu}/undrain", May.OPERATOR, administration.undrain,
         "Let jobs start on a card again.", {200: "GpuView"}, body=Parameters(),
+    ),
+    Route(
+        "GET", "/v1/bookings", May.ANYONE, bookings.listing, "Bookings that are not over, by when they begin.",
+        {200: "BookingList"},
+    ),
+    Route(
+        "POST", "/v1/bookings", May.ANYONE, bookings.make,
+        "Book cards for some time: so many (gpus), or these (cards). Who is no operator may book so many cards at a "
+        "time as their quota lets them hold, without one half of the machine's, for times within the next 7 days.",
+        {201: "BookingView"},
+        body=Parameters.of(
+            p.whole("gpus", "how many cards", 1, 1024),
+            p.text("gpu_model", "a glob on their name", 200),
+            p.words("cards", "which cards: indices, UUIDs or the beginnings of them", 1024),
+            p.duration("for", "for how long"),
+            p.moment("at", "from when on; now if not given"),
+            p.text("reason", "shown with the booking"),
+        ),
+    ),
+    Route(
+        "DELETE", "/v1/bookings/{booking}", May.OWNER, bookings.cancel,
+        "Take a booking back; for whoever made it, and operators. What runs on its cards goes on.",
+        {200: "BookingView"},
     ),
     Route(
         "GET", "/v1/events", May.ANYONE, streams.events,

@@ -14,12 +14,13 @@ from typing import Any
 
 from runners.api import JobState
 from runnersd import lifecycle
-from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId, Reason
+from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline, PipelineId, Reason
 from runnersd.past.experience import Experience, Sample
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
 from runnersd.snapshot import Learned
 from runnersd.store.rows import (
+    booking_row,
     environment_blob,
     event_data,
     pipeline_detail,
@@ -98,6 +99,7 @@ class Batch:
     news: list[News] = field(default_factory=list)
     intakes: list[Intake] = field(default_factory=list)
     drained: dict[GpuId, str | None] = field(default_factory=dict)
+    bookings: dict[BookingId, Booking | None] = field(default_factory=dict)  #: None for one that is taken back
     meta: dict[str, Any] = field(default_factory=dict)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -155,6 +157,15 @@ class Batch:
                     "INSERT INTO gpu (uuid, drained) VALUES (?, ?) "
                     "ON CONFLICT (uuid) DO UPDATE SET drained = excluded.drained",
                     (gpu, text(reason)),
+                )
+        for id, booking in self.bookings.items():
+            if booking is None:
+                connection.execute("DELETE FROM booking WHERE id = ?", (id,))
+            else:
+                connection.execute(
+                    "INSERT INTO booking (id, uid, starts_at, ends_at, made_at, gpus, detail) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    booking_row(booking),
                 )
         for key, value in self.meta.items():
             connection.execute(

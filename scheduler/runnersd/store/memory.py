@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 from runners.api import WAITING, JobState
-from runnersd.model import GpuId, Job, JobId, Pipeline
+from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline
 from runnersd.snapshot import Snapshot
 from runnersd.store.reading import RECENT, Loaded
 from runnersd.store.shared import Shared
@@ -22,6 +22,7 @@ class Memory:
         self.waiting: Counter[int] = Counter()  #: waiting jobs by uid
         self.drained: dict[GpuId, str] = {}
         self.paused: str | None = None
+        self.bookings: dict[BookingId, Booking] = {}  #: also some that are over
         self.shared = Shared()
 
     def install(self, loaded: Loaded) -> None:
@@ -38,6 +39,8 @@ class Memory:
         self.drained.clear()
         self.drained.update(loaded.drained)
         self.paused = loaded.paused
+        self.bookings.clear()
+        self.bookings.update({booking.id: booking for booking in loaded.bookings})
         self.shared = loaded.shared
         for one in loaded.pipelines:
             settled = [loaded.dependencies[id] for id in one.pipeline.after if id in loaded.dependencies]

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runners.api import SETTLED, AttemptView, EventView, JobState
-from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId
+from runnersd.model import Booking, GpuId, Job, JobId, Pipeline, PipelineId
 from runnersd.past.experience import Samples
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
 from runnersd.store.feed import EventRecord
 from runnersd.store.rows import (
+    BOOKING_COLUMNS,
     JOB_COLUMNS,
     JOB_TABLES,
     PIPELINE_COLUMNS,
     attempt_view,
+    booking_of,
     environment_of,
     job_of,
     job_then,
@@ -58,9 +60,11 @@ class Loaded:
     paused: str | None
     experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
     charges: dict[int, Charge]  #: by uid
+    bookings: list[Booking]
     last_pipeline: int
     last_job: int
     last_event: int
+    last_booking: int
     shared: Shared
 
 
@@ -126,9 +130,11 @@ def load(connection: sqlite3.Connection) -> Loaded:
             )
         ],
         charges={uid: Charge(*row) for uid, *row in connection.execute("SELECT uid, card_seconds, at FROM charge")},
+        bookings=[booking_of(row) for row in connection.execute(f"SELECT {BOOKING_COLUMNS} FROM booking")],
         last_pipeline=_last(connection, "pipeline", meta),
         last_job=_last(connection, "job", meta),
         last_event=_last(connection, "event", meta),
+        last_booking=_last(connection, "booking", meta),
         shared=shared,
     )
 

@@ -1,4 +1,4 @@
-"""Old pipelines deleted, a few at a time, so that no commit waits long behind it."""
+"""Old pipelines and bookings deleted, a few at a time, so that no commit waits long behind it."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def prune(connection: sqlite3.Connection, before: float, keep: Collection[JobId]
             continue
         _delete(connection, id, pruned)
         pruned.jobs |= jobs
+    connection.execute("DELETE FROM booking WHERE ends_at < ?", (before,))
     connection.execute(
         "DELETE FROM event WHERE job IS NULL AND at < ? AND id IN "
         "(SELECT id FROM event WHERE job IS NULL ORDER BY id LIMIT 1000)",

@@ -9,7 +9,7 @@ from typing import Any
 
 from runners.api import LIVE, AttemptView, Code, JobState, ReasonView
 from runners.spec import Barrier, JobSpec
-from runnersd.model import Job, Pipeline, Reason, Submitter
+from runnersd.model import Booking, Job, Pipeline, Reason, Submitter
 from runnersd.past.experience import Sample, Samples
 from runnersd.store.shared import Shared
 
@@ -23,6 +23,8 @@ JOB_TABLES = (
     "job LEFT JOIN attempt ON attempt.job = job.id AND attempt.attempt = job.attempt "
     f"AND job.state IN ({', '.join(repr(state.value) for state in sorted(LIVE))})"
 )
+#: What `booking_of` takes, in its order.
+BOOKING_COLUMNS = "id, uid, starts_at, ends_at, made_at, gpus, detail"
 #: What `pipeline_of` takes, in its order.
 PIPELINE_COLUMNS = "pipeline.id, pipeline.uid, pipeline.size, pipeline.submitted_at, pipeline.detail"
 
@@ -123,6 +125,21 @@ def reason_of(column: str | None) -> Reason | None:
         return None
     code, sentence = json.loads(column)
     return Reason(Code(code), sentence)
+
+
+def booking_row(booking: Booking) -> tuple[Any, ...]:
+    """A booking's row, of `BOOKING_COLUMNS`."""
+    detail = text({"user": booking.user, "reason": booking.reason})
+    return (
+        booking.id, booking.uid, booking.starts_at, booking.ends_at, booking.made_at, text(booking.gpus), detail,
+    )  # fmt: skip
+
+
+def booking_of(row: tuple[Any, ...]) -> Booking:
+    """The booking of a row of `BOOKING_COLUMNS`."""
+    id, uid, starts_at, ends_at, made_at, gpus, detail = row
+    said = json.loads(detail)
+    return Booking(id, uid, said["user"], tuple(json.loads(gpus)), starts_at, ends_at, made_at, said["reason"])
 
 
 def environment_blob(environment: Mapping[str, str]) -> bytes:

@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from runners.api import AttemptView, EventView, JobState
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
-from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.snapshot import Snapshot
 from runnersd.store import reading
 from runnersd.store.batch import Accepted, Batch, Intake, News
@@ -53,6 +54,7 @@ class Store:
         self._journal = Journal(writer, file, self._committed, self._restored)
         self._feed = Feed()
         self._pipelines, self._jobs, self._events = loaded.last_pipeline, loaded.last_job, loaded.last_event
+        self._bookings = loaded.last_booking
         self._coming: set[Intake] = set()
         self._submitting: dict[tuple[int, bytes], asyncio.Task[Accepted]] = {}
         self._environments: OrderedDict[PipelineId, Mapping[str, str]] = OrderedDict()
@@ -89,6 +91,13 @@ class Store:
     def drained(self) -> Mapping[GpuId, str]:
         """The cards on which nothing new starts, and why."""
         return self._memory.drained
+
+    def bookings(self, now: float) -> tuple[Booking, ...]:
+        """The bookings that are not over at that time (Unix seconds), by when they begin."""
+        known = self._memory.bookings
+        for id in [id for id, booking in known.items() if booking.ends_at <= now]:
+            del known[id]  # its row is kept for a while
+        return tuple(sorted(known.values(), key=lambda booking: (booking.starts_at, booking.id)))
 
     @property
     def paused(self) -> str | None:
@@ -171,6 +180,21 @@ class Store:
             self._memory.drained.pop(gpu, None)
         else:
             self._memory.drained[gpu] = reason
+
+    def book(self, booking: Booking) -> Booking:
+        """Keep a booking, under an id of its own (the one it has is not looked at). Kept over restarts."""
+        batch = self._journal.batch()
+        self._bookings += 1
+        made = replace(booking, id=self._bookings)
+        batch.bookings[made.id] = made
+        batch.meta["last_booking"] = made.id
+        self._memory.bookings[made.id] = made
+        return made
+
+    def unbook(self, id: BookingId) -> None:
+        """Take a booking back."""
+        self._journal.batch().bookings[id] = None
+        self._memory.bookings.pop(id, None)
 
     def pause(self, reason: str | None) -> None:
         """Let nothing new start at all, for that reason; None lets it again. Kept over restarts."""
@@ -399,6 +423,7 @@ class Store:
         self._pipelines = max(self._pipelines, loaded.last_pipeline)
         self._jobs = max(self._jobs, loaded.last_job)
         self._events = max(self._events, loaded.last_event)
+        self._bookings = max(self._bookings, loaded.last_booking)
 
     def _next_event(self) -> int:
         self._events += 1
