@@ -31,7 +31,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml requirements.lock
 
 $(VENV)/.dev: $(VENV)/.demo
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock \
-		--config-settings editable_mode=compat --editable '.[daemon,terminal,demo,dev]'
+		--config-settings editable_mode=compat --editable '.[daemon,terminal,demo,experiments,dev]'
 	@$(link_sources)
 	@touch $@
 

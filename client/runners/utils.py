@@ -60,23 +60,29 @@ def flatten(d: Mapping[Any, Any], parent_key: str = "", sep: str = "_") -> dict[
         The flattened dictionary.
 
     Raises:
-        ValueError: two keys would become the same one, as `{"a": {"b": 1}, "a_b": 2}`.
+        ValueError: two keys would become the same one, as `{"a": {"b": 1}, "a_b": 2}`; both are named.
     """
     flat: dict[Any, Any] = {}
-    for key, value in _leaves(d, parent_key, sep):
+    places: dict[Any, tuple[str, ...]] = {}
+    for key, value, place in _leaves(d, parent_key, sep, ()):
         if key in flat:
-            raise ValueError(f"cannot flatten: two keys become {key!r}; say another sep than {sep!r}")
-        flat[key] = value
+            first, second = (" > ".join(steps) for steps in (places[key], place))
+            raise ValueError(f"cannot flatten: `{first}` and `{second}` both become {key!r}; rename one of them")
+        flat[key], places[key] = value, place
     return flat
 
 
-def _leaves(d: Mapping[Any, Any], parent_key: str, sep: str) -> Iterator[tuple[Any, Any]]:
+def _leaves(
+    d: Mapping[Any, Any], parent_key: str, sep: str, above: tuple[str, ...]
+) -> Iterator[tuple[Any, Any, tuple[str, ...]]]:
+    """What is to stand in the flat dictionary: keys, values, and where each stood."""
     for key, value in d.items():
         name = f"{parent_key}{sep}{key}" if parent_key else key
+        place = (*above, str(key))
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, str(name), sep)
+            yield from _leaves(value, str(name), sep, place)
         else:
-            yield name, value
+            yield name, value, place
 
 
 # -- YAML --------------------------------------------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def test_directories_come_from_the_environment_and_are_none_without() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "utils", "docker_runner", "run_in_docker", "run_in_host", "script_runner_pool"]
+    "module",
+    ["config", "experiment_utils", "utils", "docker_runner", "run_in_docker", "run_in_host", "script_runner_pool"],
 )
 def test_nothing_heavy_is_imported(module: str) -> None:
     """Importable without comet_ml, Docker or a GPU; and at the price of a few files."""
@@ -131,7 +132,7 @@ def test_flatten() -> None:
 
 
 def test_flatten_has_not_the_first_ones_faults() -> None:
-    with pytest.raises(ValueError, match="two keys become 'a_b_c'"):
+    with pytest.raises(ValueError, match="`a > b_c` and `a_b > c` both become 'a_b_c'"):
         utils.flatten({"a": {"b_c": 1}, "a_b": {"c": 2}})
     assert utils.flatten({"a": {"b_c": 1}, "a_b": {"c": 2}}, sep=".") == {"a.b_c": 1, "a_b.c": 2}
     assert utils.flatten({"a": {}, "b": {"c": {}}}) == {"a": {}, "b_c": {}}, "what is empty does not vanish"
