@@ -56,6 +56,7 @@ def test_signatures_are_the_documentations(name: str, signature: str) -> None:
 def test_the_variables_are_the_documentations() -> None:
     """'List of environment variables to look for and replace.'"""
     assert utils.env_variables == DIRECTORIES
+    # 'Arguments given by default when running a script.'
     assert config.default_script_args == {"blocking": False, "num_gpus": 0, "num_workers": 1, "run_in": "host"}
 
 
@@ -66,6 +67,10 @@ def test_the_examples_in_the_docstrings_are_true(module: Any) -> None:
 
 
 def test_directories_come_from_the_environment_and_are_none_without() -> None:
+    """artifacts_directory: 'Good to know where these are so that you know where your results are.' cache_directory:
+    'It's good to know where they are so you can free up hard drive space'. dataset_directory: 'This folder is where all of
+    your data lives'. nussl_directory: 'This is optional'. code_directory: 'It now just uses the current working directory.'
+    All are '= None' where nothing sets them."""
     code = (
         "from runners import config as c\n"
         "print([c.artifacts_directory, c.cache_directory, c.code_directory, c.dataset_directory, c.nussl_directory])"

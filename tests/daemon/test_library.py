@@ -118,6 +118,7 @@ def test_a_blocking_script_is_waited_for_and_its_failure_stops_what_is_below(dae
 
 
 def test_max_workers_is_how_many_run_at_the_same_time(daemon: Daemon) -> None:
+    """'Number of workers to use in the pool. Controls how many jobs run at the same time.'"""
     command = "echo + >> log; sleep 0.2; echo - >> log"
     assert ScriptRunnerPool(max_workers=2).submit([{"command": command} for _ in range(5)]) == [0] * 5
     running = most = 0
@@ -130,6 +131,8 @@ def test_max_workers_is_how_many_run_at_the_same_time(daemon: Daemon) -> None:
 
 
 def test_scripts_with_num_gpus_get_so_many_cards_of_their_own(daemon: Daemon) -> None:
+    """'If the script requires GPU (num_gpus > 0), it will [...] only schedule the job to be run if there is an available
+    GPU for it.'"""
     command = "echo $CUDA_VISIBLE_DEVICES >> cards; sleep 0.3"
     scripts = [{"command": command, "num_gpus": count} for count in (2, 1, 0, 3)]
     assert ScriptRunnerPool().submit(scripts) == [0] * 4

@@ -105,6 +105,7 @@ def test_a_variable_without_a_value_is_absent(in_docker: Program) -> None:
 
 
 def test_a_container_has_the_cards_it_names_and_no_others(daemon: Daemon, in_docker: Program) -> None:
+    """'Can be configured to name the container and give it GPUs.'"""
     """'gpus='0,1,2' will result in the container having access to the first 3 GPUs on the system.'"""
     done = in_docker("ls /dev | grep ^nvidia; echo $RUNNERS_GPU_INDICES", "--name", "testing", "--gpus", "0,2")
     assert done.stdout.split() == ["nvidia0", "nvidia2", "0,2"], done.stderr
