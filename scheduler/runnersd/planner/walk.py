@@ -108,6 +108,8 @@ class Walk:
             self._space.lift(kept)
         fit = self._space.fit(job, shape)
         seconds = passing(self._lines.estimate(line), self._world, self._late)
+        if kept is not None:  # sooner than it was kept for is no harm to those behind it
+            seconds = min(seconds, kept.until - kept.at)
         if fit.seconds > 0 and fit.seconds >= seconds:
             self._start(job, line, seconds)
             return "taken"
