@@ -175,6 +175,8 @@ class LauncherContract:
     async def test_the_next_daemon_can_stop_what_it_did_not_start(self, world: World) -> None:
         first = await world.daemon()
         await first.launch(world.order("serve"))
+        while not world.starts(RUN):  # before that an engine's init may not hear the signal
+            await asyncio.sleep(0.01)
         second = await world.daemon()
         await second.stop(RUN)
         assert (await second.wait(RUN)).signal == 15
