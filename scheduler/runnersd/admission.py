@@ -16,6 +16,7 @@ from runners.spec import JobSpec, PipelineSpec, Submission, groups
 from runnersd.environment import refused_target
 from runnersd.inventory import matches
 from runnersd.model import EngineState, Inventory
+from runnersd.quotas import Account
 
 #: Need groups may name this many jobs in all; past it their bookkeeping would stall the daemon.
 MAX_NEED_PAIRS = 2_000_000
@@ -36,6 +37,7 @@ class Limits:
     image: str | None = None  #: of container jobs that name none, nor their environment
     allowed_mounts: tuple[str, ...] = ()
     root_refused: bool = False  #: the submitter is root, whose containers the configuration does not allow
+    accounts: tuple[Account, ...] = ()  #: whose quotas hold for the submitter
     margin: int = 0  #: of a card's memory, which no share may have
 
 
@@ -77,6 +79,25 @@ def admit(
     return [replace(one, pipeline=_with_defaults(one.pipeline, limits)) for one in submissions]
 
 
+def check_quotas(accounts: Sequence[Account], total: int, queued: Callable[[Account], int], whom: str) -> None:
+    """See that so many more jobs may be queued. ``queued`` counts those of an account, ``whom`` may change its quota.
+
+    Raises:
+        QuotaExceeded: one of the quotas does not allow it.
+    """
+    for account in accounts:
+        quota, ask = account.quota, f"or ask {whom} (scheduling.quotas)"
+        if quota.running == 0:
+            raise QuotaExceeded(f"cannot queue jobs: {account.name} may have none running; ask {whom}")
+        wait = queued(account)
+        if quota.queued is not None and wait + total > quota.queued:
+            more = "1 more job" if total == 1 else f"{total} more jobs"
+            raise QuotaExceeded(
+                f"cannot queue {more}: of {account.name} {wait} wait, and at most {quota.queued} may; "
+                f"wait until some have started, {ask}"
+            )
+
+
 def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) -> list[Problem]:
     found: list[Problem] = []
 
@@ -91,6 +112,10 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
         say("cpus", f"asks for {spec.cpus:g} CPUs, this machine has {limits.cpus:g}")
     if spec.memory is not None and spec.memory > limits.memory:
         say("memory", f"asks for {format_size(spec.memory)}, this machine has {format_size(limits.memory)}")
+    for account in limits.accounts:
+        most = account.quota.gpus
+        if most is not None and spec.num_gpus > most:
+            say("num_gpus", f"asks for {_cards(spec.num_gpus)}, {account.name} may hold {most} (scheduling.quotas)")
     longest = limits.max_time_limit
     if longest is not None and spec.time_limit is not None and spec.time_limit > longest:
         say(

@@ -130,7 +130,7 @@ class ScriptConfig:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """The most one user may have: cards held, jobs running, jobs queued. None is no limit."""
+    """The most a user, or all members of a group, may have: cards held, jobs running and queued. None is no limit."""
 
     gpus: int | None = key(None, maybe(integer()))
     running: int | None = key(None, maybe(integer()))
@@ -139,7 +139,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class QuotasConfig:
-    """The quota of every user, and of those (and of members of those groups) that have their own."""
+    """The quota of every user, of those that have their own in its place, and of groups."""
 
     default: Quota = section(Quota)
     users: Mapping[str, Quota] = field(default_factory=dict, metadata={"table": Quota})

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from runners.api import WAITING, JobState
 from runnersd import lifecycle
 from runnersd.lines import shape_of
-from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId
+from runnersd.model import GpuId, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.past.ends import lesson_of
 from runnersd.past.estimates import Estimate
 from runnersd.past.experience import Experience
@@ -61,6 +61,7 @@ class Snapshot:
         self.usage = Usage()
         self.lines = Ready(self.jobs, self.experience, self._measures)
         self.outlook: dict[JobId, Estimate] = {}  #: what is thought of live jobs' durations
+        self.submitters: dict[int, Submitter] = {}  #: as they last submitted, by uid
         self.doomed: set[JobId] = set()  #: waiting jobs whose need has failed
         self._timers: list[tuple[float, JobId]] = []
         self._dependants: dict[JobId, set[PipelineId]] = {}
@@ -76,6 +77,7 @@ class Snapshot:
         those the jobs were submitted under, which needs use, where a job may have got another since.
         """
         over = {job.id: job for job in settled}
+        self.submitters[pipeline.submitter.uid] = pipeline.submitter
         progress = Progress(pipeline, jobs, over, names)
         self.progress[pipeline.id] = progress
         for dependency in progress.awaited.keys() - over.keys():

@@ -138,6 +138,13 @@ class Daemon:
         }
         return [job["id"] for job in self.client().submit([document])[0]["jobs"]]
 
+    def reload(self) -> None:
+        """Have it read its configuration again, and wait until it has."""
+        assert self.process is not None, "start it first"
+        before = self.log.read_text().count("configuration read again")
+        self.process.send_signal(signal.SIGHUP)
+        eventually("it was read again", lambda: self.log.read_text().count("configuration read again") > before)
+
     def job(self, id: int) -> Any:
         """Everything known of a job."""
         return self.client().job(id)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from runners.api import WAITING, Code, GpuView, JobState, JobView
 from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound, Unavailable
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
-from runnersd.admission import Limits, admit
+from runnersd.admission import Limits, admit, check_quotas
 from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.bookings import Bookings
@@ -32,6 +33,7 @@ from runnersd.forecast import Forecast
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
 from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
+from runnersd.quotas import Account, member
 from runnersd.revision import again, of_the_job, revise
 from runnersd.store import Store
 from runnersd.views import gpu_view, job_view
@@ -183,9 +185,11 @@ class Engine:
         limits = self._limits(submitter)
         queued = len(self.store.snapshot.waiting)
         admitted = admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
+        may = partial(self._check_quotas, submitter, sum(len(one.pipeline.jobs) for one in admitted))
         if dry_run:
+            may()
             return [_unqueued(one, submitter) for one in admitted]
-        accepted = await self.store.submit(admitted, submitter, key, self.clock())
+        accepted = await self.store.submit(admitted, submitter, key, self.clock(), may)
         self._wake()
         return accepted
 
@@ -338,6 +342,16 @@ class Engine:
             return "live"
         return "over" if run.attempt <= job.attempt else "unknown"
 
+    def _check_quotas(self, submitter: Submitter, total: int) -> None:
+        users = {**self.store.submitters(), submitter.uid: submitter}
+
+        def queued(account: Account) -> int:
+            return sum(self.store.queued_by(uid) for uid, who in users.items() if member(who, account))
+
+        group = self.config.operators if self.config.system else None
+        whom = f"root or a member of {group}" if group is not None else "whoever runs this daemon"
+        check_quotas(self._loop.quotas.accounts(submitter), total, queued, whom)
+
     def _limits(self, submitter: Submitter) -> Limits:
         jobs, containers = self.config.jobs, self.config.containers
         machine = self._loop.machine
@@ -348,6 +362,7 @@ class Engine:
             image=containers.image,
             allowed_mounts=containers.allowed_mounts,
             root_refused=submitter.uid == 0 and not containers.allow_root,
+            accounts=self._loop.quotas.accounts(submitter),
             margin=self.config.gpus.margin,
         )  # fmt: skip
 

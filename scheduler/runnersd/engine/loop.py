@@ -13,6 +13,7 @@ from typing import cast
 
 from runnersd import lifecycle
 from runnersd.config import Config
+from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.sight import Sight
@@ -69,6 +70,7 @@ class Loop:
         self._policy = ForeignPolicy(
             gpus.foreign_min_memory, frozenset(gpus.foreign_ignore), share=gpus.foreign == "share"
         )
+        self.quotas = quotas_of(config.scheduling.quotas)
         self._measure()
         self.wake()
 
@@ -93,6 +95,7 @@ class Loop:
             ended=frozenset(pid for pid, _, _ in self.attempts.ended),
             engine=self.attempts.engine_state,
             images=self.attempts.images,
+            quotas=self.quotas,
             interrupted=self.store.interrupted,
             leftovers=self._leftovers.found,
             bookings=self.store.bookings(self.clock()),

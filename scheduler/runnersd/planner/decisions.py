@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from runnersd.lines import Shape
 from runnersd.model import GpuId, Job, Reason
@@ -64,6 +65,13 @@ class Reservation:
     until: float
 
 
+class Over(NamedTuple):
+    """Jobs of a user that need at least ``num_gpus`` cards are over a quota."""
+
+    num_gpus: int
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds).
@@ -77,3 +85,4 @@ class Plan:
     next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
     reservations: tuple[Reservation, ...] = ()
     blocked_for: Mapping[tuple[int, Shape], Reason] = field(default_factory=dict)
+    over_quota: Mapping[int, tuple[Over, ...]] = field(default_factory=dict)  #: by uid

@@ -19,8 +19,8 @@ from runnersd.ready import Ready
 DEPTH = 50
 
 #: What comes of a look at a job: it starts or is settled; it is passed over, but not the line; its line is left; or
-#: everything of its shape is, whoever it belongs to.
-Outcome = Literal["taken", "passed over", "line left", "shape left"]
+#: everything of its shape is, whoever it belongs to; or what its user has that needs as many cards, or all of that.
+Outcome = Literal["taken", "passed over", "line left", "shape left", "cards left", "user left"]
 
 
 class _Cursor:
@@ -80,7 +80,12 @@ class _User:
     def go_on(self, outcome: Outcome) -> None:
         """Say what came of the first."""
         _, _, number, place, cursor = heapq.heappop(self._queue)
-        if outcome == "shape left":
+        if outcome == "cards left":
+            least = self._shapes[number][0].num_gpus
+            for other, (shape, _) in enumerate(self._shapes):
+                if shape.num_gpus >= least:
+                    self._left[other] = DEPTH
+        if outcome in ("shape left", "cards left"):
             return
         if place >= 0:
             self._push(number, place + 1)
@@ -130,6 +135,9 @@ class Order:
     def go_on(self, outcome: Outcome) -> None:
         """Say what came of the first."""
         _, _, user = self._users[0]
+        if outcome == "user left":
+            heapq.heappop(self._users)
+            return
         if outcome == "shape left":
             found = user.first(self._closed)
             assert found is not None, "it has just been looked at"

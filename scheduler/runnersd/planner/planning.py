@@ -30,4 +30,5 @@ def plan(world: World, now: float) -> Plan:
         tuple(walk.next_up),
         walk.reservations,
         walk.blocked_for,
+        walk.allowance.over,
     )

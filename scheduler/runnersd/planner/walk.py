@@ -6,6 +6,7 @@ from runners.api import Code
 from runnersd.lines import Line, Shape, shape_of
 from runnersd.model import Job, JobId, PipelineId, Reason
 from runnersd.past.usage import used
+from runnersd.planner.allowance import Allowance
 from runnersd.planner.decisions import Reservation, Start
 from runnersd.planner.foresight import foresee
 from runnersd.planner.images import Images
@@ -34,6 +35,7 @@ class Walk:
         self._late = 0.0  # how much later than promised the latest of what is kept is (seconds)
         self._started: dict[PipelineId, int] = {}
         self._taken: set[JobId] = set()
+        self.allowance = Allowance(world)
         self._used = use_expected(world, self._space.ends, now)
 
     @property
@@ -54,6 +56,8 @@ class Walk:
                 break
             job = self._snapshot.jobs[id]
             if self._at_limit(job) or self._image(job, line.shape) is not None:
+                continue
+            if self.allowance.exceeded(line.uid, line.shape.num_gpus) is not None:
                 continue
             estimate = self._lines.estimate(line)
             seconds = length(estimate, self._world)
@@ -95,6 +99,9 @@ class Walk:
         if self._at_limit(job):
             return "passed over"
         shape = line.shape
+        over = self.allowance.exceeded(line.uid, shape.num_gpus)
+        if over is not None:
+            return "cards left" if over.num_gpus else "user left"
         image = self._image(job, shape)
         if image is not None and image.code is Code.LAUNCH_FAILED:
             self.failed.append((job, image))
@@ -147,6 +154,7 @@ class Walk:
         pipeline, uid = job.pipeline.id, line.uid
         self._started[pipeline] = self._started.get(pipeline, 0) + 1
         self._taken.add(job.id)
+        self.allowance.take(uid, shape.num_gpus)
         if shape.num_gpus:
             self._used[uid] = self._used.get(uid, 0.0) + work_of(shape, estimate, self._world.measures)
         self.starts.append(Start(job, gpus))

@@ -19,6 +19,7 @@ from runnersd.model import (
     JobId,
     Reason,
 )
+from runnersd.quotas import Quotas
 from runnersd.snapshot import Snapshot
 from runnersd.urgency import Measures
 
@@ -40,6 +41,7 @@ class World:
     supervisors: Mapping[JobId, int] = field(default_factory=dict)
     engine: EngineState = field(default_factory=EngineState)
     images: Mapping[str, ImageState] = field(default_factory=dict)
+    quotas: Quotas = field(default_factory=Quotas)
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
     leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was

@@ -134,6 +134,11 @@ class Store:
         )
         return coming + (self._memory.waiting.total() if uid is None else self._memory.waiting[uid])
 
+    def submitters(self) -> dict[int, Submitter]:
+        """Users as they last submitted, by uid, those included that are just submitting."""
+        coming = {intake.uid: pipeline.submitter for intake in self._coming for pipeline, _, _ in intake.pipelines}
+        return {**self.snapshot.submitters, **coming}
+
     # -- changes -----------------------------------------------------------------------------------------------------
 
     def record(self, event: lifecycle.Event, at: float) -> Job:
@@ -206,11 +211,17 @@ class Store:
         self._journal.batch().news.append(News(self._next_event(), self._clock(), type, dict(data)))
 
     async def submit(
-        self, submissions: Sequence[Submission], submitter: Submitter, key: str | None, now: float
+        self,
+        submissions: Sequence[Submission],
+        submitter: Submitter,
+        key: str | None,
+        now: float,
+        may: Callable[[], None] = lambda: None,
     ) -> Accepted:
         """Queue pipelines, all or none; on disk when this returns. ``now`` in Unix seconds.
 
-        The same submitter and ``key`` again get what the first submission made, at whatever moment they come.
+        The same submitter and ``key`` again get what the first submission made, at whatever moment they come. Another
+        one is taken in if ``may`` raises nothing, which is asked when nothing can come between any more.
 
         Raises:
             NotFound: a job it is to start after does not exist.
@@ -218,12 +229,12 @@ class Store:
             Unavailable: nothing can be promised now; nothing is queued.
         """
         if key is None:
-            return await self._submit(submissions, submitter, None, now)
+            return await self._submit(submissions, submitter, None, now, may)
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
         name = (submitter.uid, digest)
         task = self._submitting.get(name)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._submit(submissions, submitter, digest, now))
+            task = asyncio.get_running_loop().create_task(self._submit(submissions, submitter, digest, now, may))
             self._submitting[name] = task
             task.add_done_callback(lambda done: self._submitting.pop(name))
         # A caller who goes away must not take the others' answer along.
@@ -348,7 +359,12 @@ class Store:
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _submit(
-        self, submissions: Sequence[Submission], submitter: Submitter, key: bytes | None, now: float
+        self,
+        submissions: Sequence[Submission],
+        submitter: Submitter,
+        key: bytes | None,
+        now: float,
+        may: Callable[[], None],
     ) -> Accepted:
         if key is not None:
             earlier = await self._journal.read(lambda rows: reading.submitted_before(rows, submitter.uid, key))
@@ -356,6 +372,7 @@ class Store:
                 return await self._accepted_before(*earlier)
         dependencies = await self._dependencies({int(id) for one in submissions for id in one.after})
         # From here to the batch nothing waits: what is known of the dependencies stays true.
+        may()
         batch = self._journal.batch()
         made = build(
             submissions,
