@@ -108,6 +108,19 @@ class JobView(TypedDict):
     expected_start_range: NotRequired[list[float | None] | None]  #: from when to when, in four cases of five
 
 
+class IntruderView(TypedDict):
+    """A process that was on an attempt's card and belonged to none of the card's jobs; when it was seen there."""
+
+    gpu: str
+    pid: int
+    user: str | None
+    uid: int | None
+    program: str | None
+    memory: int | None
+    since: float
+    until: float
+
+
 class AttemptView(TypedDict):
     """One try at a job."""
 
@@ -119,6 +132,7 @@ class AttemptView(TypedDict):
     started_at: float | None
     finished_at: float | None
     peak_memory: int | None  #: bytes: of its largest process, or of its container
+    contaminated: NotRequired[list[IntruderView]]
 
 
 class EventView(TypedDict):
@@ -135,6 +149,7 @@ class JobDetailView(JobView):
     spec: dict[str, Any]
     attempts: list[AttemptView]
     events: list[EventView]
+    contaminated: NotRequired[bool]  #: whether others were on its cards in any attempt
     pipeline_name: NotRequired[str]
     cwd: NotRequired[str]
     logs: NotRequired[dict[str, str]]

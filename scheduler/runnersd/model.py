@@ -42,6 +42,26 @@ class GpuProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class Intrusion:
+    """A process that was on a card while an attempt held it, and that belonged to none of the card's jobs.
+
+    ``since`` and ``until`` are when it was first and last seen there (Unix seconds), ``memory`` is the most that it had
+    (bytes).
+    """
+
+    job: JobId
+    attempt: int
+    gpu: GpuId
+    pid: int
+    since: float
+    until: float
+    uid: int | None = None
+    user: str = ""
+    program: str = ""
+    memory: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CardOwner:
     """The other daemon that holds a card's lock; a field is None where it could not be read."""
 

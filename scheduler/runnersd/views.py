@@ -69,6 +69,7 @@ def detail_view(
         "expected_start_range": view.get("expected_start_range"),
         "spec": spec,
         "attempts": attempts,
+        "contaminated": any(one.get("contaminated") for one in attempts),
         "events": events,
         "pipeline_name": job.pipeline.name,
         "cwd": job.spec.workdir or job.pipeline.cwd,

@@ -258,6 +258,18 @@ def test_the_page_of_a_job() -> None:
                 "gpus": ["GPU-00000001"],
                 "started_at": now - 300,
                 "finished_at": now - 200,
+                "contaminated": [
+                    {
+                        "gpu": "GPU-00000001",
+                        "pid": 4242,
+                        "user": "bob",
+                        "uid": 1007,
+                        "program": "train",
+                        "memory": 2 << 30,
+                        "since": now - 290,
+                        "until": now - 250,
+                    }
+                ],
             },
         ],
         events=[],
@@ -284,6 +296,7 @@ def test_the_page_of_a_job() -> None:
         "A=1",
         "killed by SIGKILL",
         "1m 40s",
+        "contaminated: train (pid 4242, bob) with 2 GiB on card 1, ",
         "runners-client logs 12",
         "/x/12.out",
         "exit code   3",

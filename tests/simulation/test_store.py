@@ -447,12 +447,12 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
             {
                 "attempt": 1, "state": "failed", "reason": {"code": "exit_code", "text": "exited with code 3"},
                 "exit_code": 3, "gpus": ["GPU-3", "GPU-1"], "started_at": 10.25, "finished_at": 20.0,
-                "peak_memory": 7 << 20,
+                "peak_memory": 7 << 20, "contaminated": [],
             },
             {
                 "attempt": 2, "state": "starting", "reason": {"code": "launching", "text": "being launched"},
                 "exit_code": None, "gpus": ["GPU-0"], "started_at": None, "finished_at": None,
-                "peak_memory": None,
+                "peak_memory": None, "contaminated": [],
             },
         ]  # fmt: skip
         assert await select(store, "SELECT reserved_at FROM attempt ORDER BY attempt") == [(10.0,), (30.0,)]

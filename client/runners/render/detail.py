@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from runners.api import AttemptView, JobDetailView
+from runners.api import AttemptView, IntruderView, JobDetailView
 
 from . import words
 from .lines import Line, columns
@@ -74,6 +74,19 @@ def _attempts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Ite
     rows = [_attempt(one, indices, now) for one in job["attempts"]]
     for one, text in zip(job["attempts"], columns(rows), strict=True):
         yield [(f"  {text}", STATES.get(one["state"], ("", ""))[1] if one["state"] != "succeeded" else "")]
+        for other in one.get("contaminated", ()):
+            yield [(f"     contaminated: {_intruder(other, indices, now)}", "yellow")]
+
+
+def _intruder(other: IntruderView, indices: Mapping[str, int], now: float) -> str:
+    """Who else was on an attempt's card, and when."""
+    whose = other["user"] or (f"uid {other['uid']}" if other["uid"] is not None else "unknown user")
+    card = indices.get(other["gpu"], other["gpu"])
+    had = f" with {words.size(other['memory'])}" if other["memory"] else ""
+    return (
+        f"{words.clean(other['program'] or 'a process')} (pid {other['pid']}, {words.clean(whose)}){had} "
+        f"on card {card}, {words.clock(other['since'], now)} to {words.clock(other['until'], now)}"
+    )
 
 
 def _attempt(one: AttemptView, indices: Mapping[str, int], now: float) -> tuple[str, ...]:

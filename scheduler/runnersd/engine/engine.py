@@ -23,6 +23,7 @@ from runnersd.config import Config
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.bookings import Bookings
 from runnersd.engine.foretelling import Foretelling
+from runnersd.engine.intruders import Intruders
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.loop import EVERY, Loop, Machine
@@ -70,7 +71,7 @@ class Engine:
         self._attempts = Attempts(store, launcher, cards, clock, self._wake, launches=launches, containers=containers)
         self._loop = Loop(
             store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
-            leftovers=Leftovers(store, change_user=change_user),
+            leftovers=Leftovers(store, change_user=change_user), intruders=Intruders(store),
         )  # fmt: skip
         self._foretelling = Foretelling(self._loop.world, lambda: self._loop.plan, clock)
         self.bookings = Bookings(store, self._loop, clock)

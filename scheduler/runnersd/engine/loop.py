@@ -15,6 +15,7 @@ from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
@@ -50,8 +51,9 @@ class Loop:
         clock: Callable[[], float],
         *,
         leftovers: Leftovers,
+        intruders: Intruders,
     ) -> None:
-        self._leftovers = leftovers
+        self._leftovers, self._intruders = leftovers, intruders
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -136,6 +138,7 @@ class Loop:
                 break
         self.attempts.stage(self.plan.next_up)
         self._announce_cards()
+        self._intruders.see(self.world(), now)
 
     async def run(self) -> None:
         """Turn for ever. Raises only for a bug, which must end the daemon."""
@@ -167,7 +170,9 @@ class Loop:
         self.attempts.look_from(self.config, self.sight.inventory)
         self.attempts.ended -= ended_before
         self._measure()
-        if await self._leftovers.look(self.world()) or changed:
+        changed = await self._leftovers.look(self.world()) or changed
+        self._intruders.see(self.world(), self.clock())
+        if changed:
             self.wake()
 
     def _measure(self) -> None:

@@ -25,6 +25,7 @@ _VIEWS = (
     api.EventView,
     api.JobDetailView,
     api.GpuProcessView,
+    api.IntruderView,
     api.GpuView,
     api.BookingView,
     api.DaemonView,

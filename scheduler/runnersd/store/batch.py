@@ -14,11 +14,12 @@ from typing import Any
 
 from runners.api import JobState
 from runnersd import lifecycle
-from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline, PipelineId, Reason
+from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
 from runnersd.past.experience import Experience, Sample
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
 from runnersd.snapshot import Learned
+from runnersd.store import intrusions
 from runnersd.store.rows import (
     booking_row,
     environment_blob,
@@ -93,6 +94,7 @@ class Batch:
     tries: dict[tuple[JobId, int], _Try] = field(default_factory=dict)
     experience: dict[tuple[int, Kind], _Known | None] = field(default_factory=dict)  #: None: forgotten
     charges: dict[int, Charge] = field(default_factory=dict)
+    intrusions: dict[tuple[JobId, int, GpuId, int, float], Intrusion] = field(default_factory=dict)
     released: set[JobId] = field(default_factory=set)
     reserved: set[JobId] = field(default_factory=set)
     ended: dict[PipelineId, float] = field(default_factory=dict)
@@ -140,6 +142,7 @@ class Batch:
         self._write_jobs(connection)
         self._write_reservations(connection)
         self._write_experience(connection)
+        intrusions.write(connection, self.intrusions.values())
         ended = [(id, at) for id, at in self.ended.items()]
         _many(
             connection,

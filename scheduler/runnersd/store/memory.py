@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 from runners.api import WAITING, JobState
-from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline
+from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline
 from runnersd.snapshot import Snapshot
 from runnersd.store.reading import RECENT, Loaded
 from runnersd.store.shared import Shared
@@ -23,6 +23,7 @@ class Memory:
         self.drained: dict[GpuId, str] = {}
         self.paused: str | None = None
         self.bookings: dict[BookingId, Booking] = {}  #: also some that are over
+        self.intrusions: tuple[Intrusion, ...] = ()  #: of live attempts, as the rows had them
         self.shared = Shared()
 
     def install(self, loaded: Loaded) -> None:
@@ -41,6 +42,7 @@ class Memory:
         self.paused = loaded.paused
         self.bookings.clear()
         self.bookings.update({booking.id: booking for booking in loaded.bookings})
+        self.intrusions = tuple(loaded.intrusions)
         self.shared = loaded.shared
         for one in loaded.pipelines:
             settled = [loaded.dependencies[id] for id in one.pipeline.after if id in loaded.dependencies]

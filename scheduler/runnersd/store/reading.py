@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runners.api import SETTLED, AttemptView, EventView, JobState
-from runnersd.model import Booking, GpuId, Job, JobId, Pipeline, PipelineId
+from runnersd.model import Booking, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId
 from runnersd.past.experience import Samples
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
+from runnersd.store import intrusions
 from runnersd.store.feed import EventRecord
 from runnersd.store.rows import (
     BOOKING_COLUMNS,
@@ -58,6 +59,7 @@ class Loaded:
     settled: Counter[JobState]  #: jobs of pipelines that are over
     drained: dict[GpuId, str]
     paused: str | None
+    intrusions: list[Intrusion]  #: of live attempts
     experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
     charges: dict[int, Charge]  #: by uid
     bookings: list[Booking]
@@ -123,6 +125,7 @@ def load(connection: sqlite3.Connection) -> Loaded:
         settled=settled,
         drained={uuid: json.loads(why) for uuid, why in connection.execute("SELECT uuid, drained FROM gpu")},
         paused=meta.get("paused"),
+        intrusions=intrusions.of_live_attempts(connection),
         experience=[
             (uid, json.loads(kind), samples_of(samples, count))
             for uid, kind, samples, count in connection.execute(
@@ -204,7 +207,11 @@ def attempts(connection: sqlite3.Connection, job: JobId) -> list[AttemptView]:
         "WHERE job = ? ORDER BY attempt",
         (job,),
     )
-    return [attempt_view(row) for row in rows]
+    found = [attempt_view(row) for row in rows]
+    others = intrusions.of_job(connection, job)
+    for one in found:
+        one["contaminated"] = others.get(one["attempt"], [])
+    return found
 
 
 def events_of(connection: sqlite3.Connection, job: JobId) -> list[EventView]:

@@ -18,7 +18,7 @@ from runners.api import AttemptView, EventView, JobState
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
-from runnersd.model import Booking, BookingId, GpuId, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.snapshot import Snapshot
 from runnersd.store import reading
 from runnersd.store.batch import Accepted, Batch, Intake, News
@@ -105,6 +105,11 @@ class Store:
         return self._memory.paused
 
     @property
+    def intrusions(self) -> Sequence[Intrusion]:
+        """Those of live attempts, as the rows had them when they were read last: see `generation`."""
+        return self._memory.intrusions
+
+    @property
     def healthy(self) -> bool:
         """Whether changes are taken in. When not, everything that changes something raises `Unavailable`."""
         return self._journal.healthy
@@ -177,6 +182,18 @@ class Store:
             Unavailable: it is not, and memory no longer says so either.
         """
         await self._journal.committed()
+
+    def intrude(self, intrusion: Intrusion, at: float, *, news: bool) -> None:
+        """Note that somebody was on an attempt's card, over what was noted of the same before. ``news``: with an event.
+
+        Raises:
+            Unavailable: nothing can be promised now.
+        """
+        batch = self._journal.batch()
+        batch.intrusions[intrusion.job, intrusion.attempt, intrusion.gpu, intrusion.pid, intrusion.since] = intrusion
+        job = self.snapshot.jobs.get(intrusion.job)
+        if news and job is not None:
+            batch.news.append(News(self._next_event(), at, "job.contaminated", job))
 
     def drain(self, gpu: GpuId, reason: str | None) -> None:
         """Let nothing new start on a card, for that reason; None lets it again. Kept over restarts."""
