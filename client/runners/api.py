@@ -143,6 +143,54 @@ class EventView(TypedDict):
     type: str
 
 
+class AheadJobView(TypedDict):
+    """A job that waits too, and is expected to start earlier."""
+
+    id: int
+    name: str
+    user: str
+
+
+class AheadView(TypedDict):
+    """Who is ahead of a waiting job: how many, and the first few."""
+
+    count: int
+    jobs: list[AheadJobView]
+
+
+class AdviceView(TypedDict):
+    """With what a job would start now: a key of it, or `undrain`; the value; and words to follow "would start now"."""
+
+    key: str
+    value: Any
+    text: str
+
+
+class EffectView(TypedDict):
+    """When a job would start without a change and with it; ``later`` is the difference, negative when it is earlier."""
+
+    id: int
+    name: str
+    user: str
+    before: float | None
+    before_range: list[float | None] | None
+    after: float | None
+    after_range: list[float | None] | None
+    later: float | None
+
+
+class ForeseenView(TypedDict):
+    """What would become of a job if it were submitted now; ``gpus`` are those on which it would start at once."""
+
+    id: None
+    name: str
+    starts_now: bool
+    gpus: list[str]
+    reason: ReasonView
+    expected_start: float | None
+    expected_start_range: list[float | None] | None
+
+
 class JobDetailView(JobView):
     """Everything known of one job. ``spec`` holds the job's keys; ``env`` only for its owner and operators."""
 
@@ -153,6 +201,8 @@ class JobDetailView(JobView):
     pipeline_name: NotRequired[str]
     cwd: NotRequired[str]
     logs: NotRequired[dict[str, str]]
+    ahead: NotRequired[AheadView]
+    would_start_now: NotRequired[list[AdviceView]]
 
 
 class GpuProcessView(TypedDict):

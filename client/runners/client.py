@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .api import BookingView, GpuView, JobDetailView, JobView, StatusView
+    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView
     from .errors import RunnersError
     from .events import EventStream
 
@@ -134,6 +134,18 @@ class Client:
         headers = {"Idempotency-Key": key or os.urandom(16).hex()}
         answer = self.call("POST", "/v1/pipelines", body, headers=headers, repeatable=True)
         found: list[dict[str, Any]] = answer.get("pipelines", [answer])
+        return found
+
+    def effects(self, id: int | str, changes: Mapping[str, Any]) -> list[EffectView]:
+        """When this job and others would start if :meth:`update` made these changes (`held` among them), and when they
+        do now. Nothing is changed."""
+        answer = self.call("PATCH", f"/v1/jobs/{_segment(id)}", {**changes, "dry_run": True})
+        found: list[EffectView] = answer["effects"]
+        return found
+
+    def effects_of_cancel(self, id: int | str) -> list[EffectView]:
+        """When others would start if :meth:`cancel` ended this job, and when they do now. Nothing is changed."""
+        found: list[EffectView] = self.call("POST", f"/v1/jobs/{_segment(id)}/cancel", {"dry_run": True})["effects"]
         return found
 
     def cancel(self, id: int | str, *, now: bool = False) -> list[JobView]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from runners.api import WAITING, JobState
@@ -140,6 +141,31 @@ class Snapshot:
                 if progress.open(job.position) and not self.ready(job):
                     self.lines.enter(job, shown=progress.shown)
 
+    @contextmanager
+    def imagining(
+        self, changed: Sequence[Job] = (), added: Iterable[tuple[Pipeline, Sequence[Job], Iterable[Job]]] = ()
+    ) -> Iterator[None]:
+        """As if waiting jobs were ``changed``, still waiting, and pipelines ``added``, as :meth:`add` takes them.
+
+        It is all put back at the end. Nothing may be awaited and nothing recorded meanwhile.
+        """
+        as_they_are = [self.jobs[job.id] for job in changed]
+        waiting, timers = list(self.waiting), list(self._timers)
+        made: list[tuple[Pipeline, Sequence[Job]]] = []
+        try:
+            for job in changed:
+                self.replace(job)
+            for pipeline, jobs, settled in added:
+                made.append((pipeline, jobs))
+                self.add(pipeline, jobs, settled)
+            yield
+        finally:
+            for pipeline, jobs in reversed(made):
+                self._take_back(pipeline, jobs)
+            for job in reversed(as_they_are):
+                self.replace(job)
+            self.waiting, self._timers = waiting, timers
+
     @property
     def measures(self) -> Measures:
         """What urgency and use are measured by."""
@@ -238,6 +264,20 @@ class Snapshot:
         for position in progress.hear(settled):
             self._settle_in(progress, position)
         self.doomed.update(progress.take_doomed())
+
+    def _take_back(self, pipeline: Pipeline, jobs: Sequence[Job]) -> None:
+        """Undo an :meth:`add` of jobs that all wait."""
+        progress = self.progress.pop(pipeline.id)
+        for job in jobs:
+            self.lines.leave(job, shown=progress.shown)
+            self.doomed.discard(job.id)
+            del self.jobs[job.id]
+        self.lines.forget(pipeline.id)
+        for dependency in progress.awaited:
+            dependants = self._dependants.get(dependency, set())
+            dependants.discard(pipeline.id)
+            if not dependants:
+                self._dependants.pop(dependency, None)
 
     def _drop(self, progress: Progress) -> None:
         for job in progress.jobs:

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runners.api import WAITING, AttemptView, BookingView, EventView, GpuProcessView, GpuView, JobDetailView, JobView
-from runnersd.forecast import Expectation
+from runners.api import (
+    WAITING,
+    AheadJobView,
+    AheadView,
+    AttemptView,
+    BookingView,
+    EffectView,
+    EventView,
+    ForeseenView,
+    GpuProcessView,
+    GpuView,
+    JobDetailView,
+    JobView,
+)
+from runnersd.forecast import Effect, Expectation, Foreseen
 from runnersd.inventory import card_state, foreign_processes
 from runnersd.model import Booking, Gpu, GpuProcess, Job, Reason
 from runnersd.planner import World, job_of, outsider_text, supervisors_on
 from runnersd.planner.bookings import may_outlast, waits_for
 from runnersd.planner.words import user_of
+
+#: Jobs that are named of those ahead of one.
+AHEAD = 5
 
 
 def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> JobView:
@@ -37,12 +53,16 @@ def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> J
     }
     if expected is not None and job.state in WAITING:
         view["expected_start"] = expected.likely
-        view["expected_start_range"] = [expected.earliest, expected.latest]
+        view["expected_start_range"] = range_view(expected)
     return view
 
 
 def detail_view(
-    job: Job, view: JobView, attempts: list[AttemptView], events: list[EventView], private: bool
+    job: Job,
+    view: JobView,
+    attempts: list[AttemptView],
+    events: list[EventView],
+    private: bool,
 ) -> JobDetailView:
     """Everything known of a job. Without ``private`` its environment is left out."""
     spec = job.spec.to_json()
@@ -74,6 +94,48 @@ def detail_view(
         "pipeline_name": job.pipeline.name,
         "cwd": job.spec.workdir or job.pipeline.cwd,
     }
+
+
+def ahead_view(jobs: Sequence[Job]) -> AheadView:
+    """Who is ahead: the first few of them."""
+    shown: list[AheadJobView] = [{"id": job.id, "name": job.spec.name, "user": user_of(job)} for job in jobs[:AHEAD]]
+    return {"count": len(jobs), "jobs": shown}
+
+
+def effect_view(job: Job, effect: Effect) -> EffectView:
+    """What a change does to a job."""
+    return {
+        "id": job.id,
+        "name": job.spec.name,
+        "user": user_of(job),
+        "before": _likely(effect.before),
+        "before_range": range_view(effect.before),
+        "after": _likely(effect.after),
+        "after_range": range_view(effect.after),
+        "later": effect.later,
+    }
+
+
+def foreseen_view(one: Foreseen) -> ForeseenView:
+    """What would become of a job if it were submitted."""
+    return {
+        "id": None,
+        "name": one.name,
+        "starts_now": one.gpus is not None,
+        "gpus": list(one.gpus or ()),
+        "reason": {"code": one.reason.code.value, "text": one.reason.text},
+        "expected_start": _likely(one.expected),
+        "expected_start_range": range_view(one.expected),
+    }
+
+
+def range_view(expected: Expectation | None) -> list[float | None] | None:
+    """From when to when a job starts; None where nothing can be said."""
+    return None if expected is None else [expected.earliest, expected.latest]
+
+
+def _likely(expected: Expectation | None) -> float | None:
+    return None if expected is None else expected.likely
 
 
 def gpu_view(gpu: Gpu, world: World) -> GpuView:

@@ -193,7 +193,7 @@ def test_card_names() -> None:
 def test_a_pipe_gets_every_word() -> None:
     text = plain.status(cast(Any, busy()), time.time())
     head = next(line for line in text if line.startswith("ID"))
-    assert head.split() == ["ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "REASON"]
+    assert head.split() == ["ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "STARTS_IN", "REASON"]
     row = next(line for line in text if " failed " in line).split()
     assert row[0] == "7"
     assert row[2].endswith("fold=6]")

@@ -43,7 +43,7 @@ def test_a_job_starts_when_the_one_before_it_reaches_its_limit() -> None:
     assert first not in made.expected
     assert likely(made, second, third) == [600.0, 1200.0]
     assert made.expected[second].gpus == ("GPU-0",)
-    assert list(made.order) == list(made.in_time) == [second, third]
+    assert list(made.in_time) == [second, third]
 
 
 def test_a_job_that_fits_now_is_expected_now() -> None:

@@ -56,3 +56,97 @@ def test_a_start_that_nobody_can_tell_is_not_told(daemon: Daemon) -> None:
     )
     assert job["expected_start"] is None
     assert job["expected_start_range"][1] is None
+
+
+def test_show_says_who_is_ahead_and_what_would_help(daemon: Daemon) -> None:
+    first, second = daemon.submit(sleeper("a"), sleeper("b", time_limit=1800))
+    running(daemon, first, second)
+    one, two = daemon.submit(sleeper("one"), sleeper("two"))
+    eventually("it is foretold", lambda: daemon.job(two)["expected_start"])
+    assert daemon.job(two)["ahead"] == {
+        "count": 1,
+        "jobs": [{"id": one, "name": "one", "user": daemon.job(one)["user"]}],
+    }
+    [uuid] = daemon.job(first)["gpus"]
+    [index] = [gpu["index"] for gpu in daemon.client().gpus() if gpu["uuid"] == uuid]
+    daemon.client().drain(uuid, "fan")
+    daemon.client().cancel(first, now=True)
+    daemon.wait(first)
+    assert daemon.job(one)["would_start_now"] == [
+        {"key": "undrain", "value": index, "text": f"if card {index} were undrained"}
+    ]
+    text = daemon.run("show", str(one)).stdout.decode()
+    assert f"would start now if card {index} were undrained" in text
+    assert "most likely between" in text and "ahead       nobody" in text
+    daemon.client().undrain(uuid)
+    running(daemon, one)
+    assert "ahead" not in daemon.job(one)
+
+
+def test_a_dry_submission_tells_what_would_come_of_it_and_queues_nothing(daemon: Daemon, tmp_path: Path) -> None:
+    [first] = daemon.submit(sleeper("a"))
+    running(daemon, first)
+    file = tmp_path / "new.yml"
+    file.write_text(
+        "jobs:\n"
+        "  - {name: fits, command: sleep 60, num_gpus: 1, time_limit: 10m}\n"
+        "  - {name: wide, command: sleep 60, num_gpus: 2, time_limit: 10m}\n"
+        "  - {name: after, command: 'true', needs: [fits], time_limit: 1m}\n"
+    )
+    events = daemon.run("status", "--json").stdout
+    document = json.loads(daemon.run("submit", str(file), "--dry-run", "--json").stdout)
+    fits, wide, after = document["jobs"]
+    assert document["pipeline"] is None
+    assert (fits["starts_now"], len(fits["gpus"])) == (True, 1)
+    assert (wide["starts_now"], wide["reason"]["code"]) == (False, "no_free_gpu")
+    assert "held by fits of this submission" in wide["reason"]["text"]
+    assert after["reason"]["text"] == "waits for fits to succeed"
+    assert after["expected_start"] == pytest.approx(time.time() + 600, abs=30)
+    text = daemon.run("submit", str(file), "--dry-run").stdout.decode()
+    assert "would start now on card 1" in text
+    assert "would start about " in text
+    assert [job["id"] for job in json.loads(daemon.run("status", "--json").stdout)["jobs"]] == [first]
+    assert json.loads(events)["jobs"][0]["id"] == first
+    assert daemon.submit(sleeper("b")) == [first + 1], "no number was used up"
+
+
+def test_a_dry_submission_without_a_daemon_still_checks_the_file(daemon: Daemon, tmp_path: Path) -> None:
+    file = tmp_path / "new.yml"
+    file.write_text("jobs:\n  - {name: a, command: 'true'}\n")
+    daemon.stop()
+    done = daemon.run("submit", str(file), "--dry-run")
+    assert (done.returncode, done.stdout.decode()) == (3, "all right, not queued: new: 1 job\n  a\n")
+    assert b"runners-client up" in done.stderr
+    file.write_text("jobs:\n  - {name: a, comand: 'true'}\n")
+    assert daemon.run("submit", str(file), "--dry-run").returncode == 2
+
+
+def test_a_dry_change_shows_its_effect_on_others_and_changes_nothing(daemon: Daemon) -> None:
+    first, second = daemon.submit(sleeper("a"), sleeper("b", time_limit=7200))
+    running(daemon, first, second)
+    one, two = daemon.submit(sleeper("one"), sleeper("two"))
+    eventually("both are foretold", lambda: all(daemon.job(id)["expected_start"] for id in (one, two)))
+
+    def effects(*words: str) -> dict[int, float | None]:
+        done = daemon.run(*words, "--dry-run", "--json")
+        assert done.returncode == 0, done.stderr
+        [answer] = json.loads(done.stdout)["answers"]
+        return {one["id"]: one["later"] for one in answer["effects"]}
+
+    before = [daemon.job(id)["spec"] for id in (one, two)]
+    assert effects("hold", str(one)) == {one: None, two: pytest.approx(-3600, abs=5)}
+    moved = effects("priority", str(two), "5")
+    assert list(moved) == [two, one], "the job itself comes first"
+    assert moved == {two: pytest.approx(-3600, abs=5), one: pytest.approx(3600, abs=5)}
+    ended = effects("cancel", str(first))
+    assert ended == {one: pytest.approx(-3600, abs=60), two: pytest.approx(-3600, abs=60)}
+    assert effects("update", str(one), "time_limit=10m")[two] == pytest.approx(-3000, abs=5)
+    assert effects("release", str(one)) == {one: pytest.approx(0, abs=5)}
+    assert [daemon.job(id)["spec"] for id in (one, two)] == before
+    assert (daemon.job(first)["state"], daemon.job(one)["state"]) == ("running", "queued")
+    text = daemon.run("priority", str(two), "5", "--dry-run").stdout.decode().splitlines()
+    assert text[0] == f"not done: what it would mean for {two} and for others"
+    assert text[1].split() == ["ID", "NAME", "USER", "STARTS", "THEN", "DIFFERENCE"]
+    assert text[2].endswith("1h 00m earlier")
+    assert daemon.run("hold", "99", "--dry-run").returncode == 5
+    assert daemon.run("update", str(one), "num_gpus=9", "--dry-run").returncode == 2

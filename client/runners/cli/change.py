@@ -1,4 +1,4 @@
-"""Changing jobs: `cancel`, `hold`, `release`, `retry`, `priority`, `update`."""
+"""Changing jobs: `cancel`, `hold`, `release`, `retry`, `priority`, `update`; or, `--dry-run`, what that would do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from runners.api import JobView
+    from runners.api import EffectView, JobView
 
     from .options import Words
 
@@ -23,29 +23,29 @@ if TYPE_CHECKING:
 def cancel(words: Words) -> int:
     """Take them out of the queue, or stop them."""
     client = _client(words)
+    if words.has("dry-run"):
+        return _effects(words, client.effects_of_cancel)
     return _each(words, lambda id: client.cancel(id, now=words.has("now")))
 
 
 def hold(words: Words) -> int:
     """Keep them from starting."""
-    return _each(words, _client(words).hold)
+    return _change(words, {"held": True})
 
 
 def release(words: Words) -> int:
     """Let them start."""
-    return _each(words, _client(words).release)
+    return _change(words, {"held": False})
 
 
 def priority(words: Words) -> int:
     """Move them in the queue."""
-    client = _client(words)
-    return _each(words, lambda id: client.update(id, {"priority": words.number("N")}))
+    return _change(words, {"priority": words.number("N")})
 
 
 def update(words: Words) -> int:
     """Change what they ask for."""
-    client, changes = _client(words), assignments(words.all("KEY=VALUE"))
-    return _each(words, lambda id: client.update(id, changes))
+    return _change(words, assignments(words.all("KEY=VALUE")))
 
 
 def retry(words: Words) -> int:
@@ -129,6 +129,38 @@ def _value(text: str, as_written: bool, listing: bool) -> Any:
 
 def _client(words: Words) -> Client:
     return Client(words.text("socket"))
+
+
+def _change(words: Words, changes: dict[str, Any]) -> int:
+    client = _client(words)
+    if words.has("dry-run"):
+        return _effects(words, lambda id: client.effects(id, changes))
+    return _each(words, lambda id: client.update(id, changes))
+
+
+def _effects(words: Words, ask: Callable[[str], list[EffectView]]) -> int:
+    """Say of every id what it would do to others, and complain of those that refuse; the first one's exit code."""
+    from runners.errors import DaemonUnreachable, RunnersError
+    from runners.render import foretold
+
+    answers: list[dict[str, Any]] = []
+    code = 0
+    for id in words.all("ID"):
+        try:
+            found = ask(id)
+        except DaemonUnreachable:
+            raise
+        except RunnersError as error:
+            complain(error)
+            code = code or error.exit
+            continue
+        answers.append({"id": id, "effects": found})
+        if not words.has("json"):
+            sys.stdout.write(f"not done: what it would mean for {id} and for others\n")
+            sys.stdout.write("".join(f"{line}\n" for line in foretold.effects(found, time.time())))
+    if words.has("json"):
+        print_json({"dry_run": True, "answers": answers})
+    return code
 
 
 def _each(words: Words, act: Callable[[str], list[JobView]]) -> int:

@@ -6,6 +6,7 @@ from .options import Command, Option, Positional
 
 _JSON = Option("--json", "one JSON document and nothing else")
 _IDS = Positional("ID", "jobs", "some", "a job (12), or a pipeline (p3) for all of its jobs")
+_DRY_RUN = Option("--dry-run", "only say who would start earlier or later for it")
 _REASON = Option("--reason", "why, for everyone who looks", "TEXT")
 
 #: Groups in the order `--help` shows them.
@@ -21,7 +22,7 @@ COMMANDS = (
         group=_RUN,
         positionals=[Positional("FILE", "file", "some", "pipeline files; all are queued, or none")],
         options=[
-            Option("--dry-run", "check everything, here and at the daemon, and queue nothing"),
+            Option("--dry-run", "queue nothing: check everything, and say when the jobs would start"),
             Option("-w --wait", "wait until all jobs are over; print a line for each that ends"),
             Option("-f --follow", "watch them run until all are over"),
             Option("--hold", "queue them held; `release` lets them start"),
@@ -124,7 +125,7 @@ COMMANDS = (
         "take jobs out of the queue, or stop them",
         group=_CHANGE,
         positionals=[_IDS],
-        options=[Option("--now", "kill at once, without the grace period"), _JSON],
+        options=[Option("--now", "kill at once, without the grace period"), _DRY_RUN, _JSON],
         examples=["cancel 12", "cancel p3 --now"],
     ),
     Command(
@@ -133,7 +134,7 @@ COMMANDS = (
         "keep queued jobs from starting",
         group=_CHANGE,
         positionals=[_IDS],
-        options=[_JSON],
+        options=[_DRY_RUN, _JSON],
         examples=["hold p3"],
     ),
     Command(
@@ -142,7 +143,7 @@ COMMANDS = (
         "let held jobs start",
         group=_CHANGE,
         positionals=[_IDS],
-        options=[_JSON],
+        options=[_DRY_RUN, _JSON],
         examples=["release p3"],
     ),
     Command(
@@ -164,9 +165,9 @@ COMMANDS = (
             Positional("ID", "jobs", "one", "a job (12), or a pipeline (p3)"),
             Positional("N", "number", "one", "-100 to 100; above 0 is for operators"),
         ],
-        options=[_JSON],
+        options=[_DRY_RUN, _JSON],
         to="change the priority",
-        examples=["priority 12 -10"],
+        examples=["priority 12 -10", "priority 12 -10 --dry-run"],
     ),
     Command(
         "update",
@@ -177,7 +178,7 @@ COMMANDS = (
             Positional("ID", "jobs", "one", "a job (12), or a pipeline (p3)"),
             Positional("KEY=VALUE", "assignment", "some", "keys of the pipeline file, sizes and times as there"),
         ],
-        options=[_JSON],
+        options=[_DRY_RUN, _JSON],
         examples=["update 12 time_limit=4h", "update 12 num_gpus=2 gpu_memory=20GiB", "update 12 env.SEED=3"],
     ),
     Command(

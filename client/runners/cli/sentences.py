@@ -43,13 +43,17 @@ def change(job: JobView, now: float) -> str:
     return line
 
 
-def queued(made: dict[str, Any], name: str, terminal: bool) -> str:
-    """A new pipeline and its jobs: ``p1 musdb: 2 jobs`` over ``  1 prepare`` and ``  2 train``."""
+def queued(made: dict[str, Any], name: str, terminal: bool, said: Sequence[Sequence[str]] = ()) -> str:
+    """A new pipeline and its jobs: ``p1 musdb: 2 jobs`` over ``  1 prepare`` and ``  2 train``, and behind each of them
+    what is ``said`` of it."""
     jobs = made["jobs"]
     id = made["pipeline"] or "all right, not queued:"
     lines = [" ".join(filter(None, (id, words.clean(name)))) + f": {words.count(len(jobs), 'job')}"]
     most = _SHOWN if terminal and len(jobs) > _SHOWN + 5 else len(jobs)
-    lines += [f"  {'' if job['id'] is None else str(job['id']) + ' '}{words.clean(job['name'])}" for job in jobs[:most]]
+    for number, job in enumerate(jobs[:most]):
+        line = f"  {'' if job['id'] is None else str(job['id']) + ' '}{words.clean(job['name'])}"
+        lines.append(line)
+        lines += [f"      {one}" for one in said[number]] if said else []
     if len(jobs) > most:
         lines.append(
             f"  ... and {len(jobs) - most} more" + ("" if jobs[-1]["id"] is None else f", up to {jobs[-1]['id']}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
 from runners.api import JobView
 from runners.client import Client
-from runners.errors import InvalidPipeline, InvalidRequest
+from runners.errors import DaemonUnreachable, InvalidPipeline, InvalidRequest
 from runners.events import EventStream
 from runners.following import subscribe
 from runners.pipeline.files import to_wire
@@ -45,11 +46,18 @@ def submit(words: Words) -> int:
     stays = (words.has("wait") or words.has("follow")) and not dry_run
     stream = subscribe(client) if stays else None
     try:
+        names = [wire["name"] for wire in wires]
         try:
             made = client.submit(wires, dry_run=dry_run)
         except InvalidPipeline as error:
             raise of_files(error, files, loaded) from None
-        names = [wire["name"] for wire in wires]
+        except DaemonUnreachable:
+            if dry_run:  # the files are right, and that much can be said
+                _show([_made_of(one.spec) for one in loaded], names, words)
+            raise
+        if dry_run and not words.has("json"):
+            _foresee(made, names, client)
+            return 0
         if stream is None:
             _show(made, names, words)
             return 0
@@ -68,9 +76,23 @@ def validate(words: Words) -> int:
         print_json(documents[0] if len(documents) == 1 else {"pipelines": documents})
         return 0
     for spec in specs:
-        made = {"pipeline": None, "jobs": [{"id": None, "name": job.name} for job in spec.jobs]}
-        sys.stdout.write(queued(made, spec.name, sys.stdout.isatty()) + "\n")
+        sys.stdout.write(queued(_made_of(spec), spec.name, sys.stdout.isatty()) + "\n")
     return 0
+
+
+def _made_of(spec: PipelineSpec) -> dict[str, Any]:
+    return {"pipeline": None, "jobs": [{"id": None, "name": job.name} for job in spec.jobs]}
+
+
+def _foresee(made: Sequence[dict[str, Any]], names: Sequence[str], client: Client) -> None:
+    """What the daemon says of jobs that are not queued: when each would start, and why not now."""
+    from runners.render.foretold import foreseen
+
+    cards = any(job.get("gpus") for one in made for job in one["jobs"])
+    indices = {gpu["uuid"]: gpu["index"] for gpu in client.gpus()} if cards else {}
+    for one, name in zip(made, names, strict=True):
+        said = [foreseen(job, indices, time.time()) for job in one["jobs"]]
+        sys.stdout.write(queued(one, name, sys.stdout.isatty(), said) + "\n")
 
 
 def _document(spec: PipelineSpec) -> dict[str, Any]:

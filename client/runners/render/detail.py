@@ -8,6 +8,7 @@ from typing import Any
 from runners.api import AttemptView, IntruderView, JobDetailView
 
 from . import words
+from .foretold import ahead, expected
 from .lines import Line, columns
 from .status import STATES, ranges
 
@@ -57,8 +58,14 @@ def _facts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Iterat
     yield "submitted", _when(job["submitted_at"], now)
     if job["started_at"] is not None:
         yield "started", _when(job["started_at"], now)
-    elif job["expected_start"] is not None:
-        yield "expected", f"~{words.clock(job['expected_start'], now)}"
+    elif job["state"] in words.WAITING:
+        start = expected(job["expected_start"], job.get("expected_start_range"), now)
+        if start:
+            yield "starts", start
+        if "ahead" in job:
+            yield "ahead", ahead(job["ahead"])
+        for advice in job.get("would_start_now", []):
+            yield "would start", f"now {words.clean(advice['text'])}"
     if job["finished_at"] is not None:
         yield "finished", _when(job["finished_at"], now)
     if job["exit_code"] is not None:

@@ -60,7 +60,7 @@ def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[
     """A row a job."""
     if not views:
         return ["no jobs"]
-    rows = [("ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "REASON")]
+    rows = [("ID", "PIPELINE", "NAME", "USER", "STATE", "GPUS", "TIME", "STARTS_IN", "REASON")]
     rows += [
         (
             str(job["id"]),
@@ -70,12 +70,18 @@ def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[
             job["state"],
             words.cards(job, indices).replace(" ", "") or "-",
             words.duration(words.took(job, now)).replace(" ", ""),
+            _starts_in(job, now),
             words.clean(job["reason"]["text"]),
         )
         for job in views
     ]
-    return columns(rows, rightmost=(0, 6))
+    return columns(rows, rightmost=(0, 6, 7))
 
 
 def _known(value: int | None, unit: str) -> str:
     return "-" if value is None else f"{value}{unit}"
+
+
+def _starts_in(job: JobView, now: float) -> str:
+    start = job["expected_start"] if job["state"] in words.WAITING else None
+    return "-" if start is None else f"~{words.duration(start - now).replace(' ', '')}"

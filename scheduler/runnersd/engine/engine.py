@@ -20,9 +20,9 @@ from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit, check_quotas
 from runnersd.config import Config
+from runnersd.engine.answers import Answers
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.bookings import Bookings
-from runnersd.engine.foretelling import Foretelling
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.leftovers import Leftovers
@@ -30,7 +30,7 @@ from runnersd.engine.loop import EVERY, Loop, Machine
 from runnersd.engine.sight import Sight
 from runnersd.environment import DIRECTORIES
 from runnersd.explain import explain
-from runnersd.forecast import Forecast
+from runnersd.forecast import Forecast, Foreseen
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
 from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
@@ -73,7 +73,7 @@ class Engine:
             store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
             leftovers=Leftovers(store, change_user=change_user), intruders=Intruders(store),
         )  # fmt: skip
-        self._foretelling = Foretelling(self._loop.world, lambda: self._loop.plan, clock)
+        self.answers = Answers(self._loop, store, clock)
         self.bookings = Bookings(store, self._loop, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:
@@ -132,10 +132,6 @@ class Engine:
         """Why the job is where it is."""
         return explain(job, self._loop.world(), self._loop.plan, self.clock())
 
-    async def forecast(self) -> Forecast:
-        """When the jobs in line are expected to start."""
-        return await self._foretelling.now()
-
     def views(self, jobs: Sequence[Job], forecast: Forecast | None = None) -> list[JobView]:
         """Status objects of many jobs, made of one look at the world."""
         world, now = self._loop.world(), self.clock()
@@ -173,7 +169,6 @@ class Engine:
         *,
         key: str | None = None,
         operator: bool = False,
-        dry_run: bool = False,
     ) -> list[Accepted]:
         """Queue pipelines, all or none; they are on disk when this returns.
 
@@ -183,16 +178,23 @@ class Engine:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
             Unavailable: it could not be made durable; nothing is queued.
         """
-        limits = self._limits(submitter)
-        queued = len(self.store.snapshot.waiting)
-        admitted = admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
+        admitted = self._admitted(submissions, submitter, operator)
         may = partial(self._check_quotas, submitter, sum(len(one.pipeline.jobs) for one in admitted))
-        if dry_run:
-            may()
-            return [_unqueued(one, submitter) for one in admitted]
         accepted = await self.store.submit(admitted, submitter, key, self.clock(), may)
         self._wake()
         return accepted
+
+    async def foresee(
+        self, submissions: Sequence[Submission], submitter: Submitter, *, operator: bool = False
+    ) -> list[list[Foreseen]]:
+        """What would become of each job if these were submitted now. Nothing is.
+
+        Raises:
+            InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed, NotFound: as submitting them would.
+        """
+        admitted = self._admitted(submissions, submitter, operator)
+        self._check_quotas(submitter, sum(len(one.pipeline.jobs) for one in admitted))
+        return await self.answers.of_submission(admitted, submitter)
 
     async def cancel(self, id: JobId, by: str, *, at_once: bool = False) -> Job:
         """End a live job, or take a waiting one out of the queue. ``at_once`` leaves no grace.
@@ -211,14 +213,24 @@ class Engine:
         await self._saved()
         return job
 
+    async def cancelled(self, id: JobId) -> Job:
+        """The job as :meth:`cancel` would leave it to the queue: held for good, or stopping. Nothing is changed.
+
+        Raises:
+            NotFound, IllegalTransition: as that would.
+        """
+        job = await self._unsettled(id, "cancel")
+        reason = Reason(Code.CANCELLED_BY, "cancelled")
+        if job.state in WAITING:
+            return replace(job, state=JobState.HELD, reason=reason)
+        return replace(job, state=JobState.STOPPING, reason=reason)
+
     async def hold(self, id: JobId, by: str) -> Job:
         """Keep a queued job from starting. Holding a held job changes nothing."""
         job = await self._unsettled(id, "hold")
         if job.state is JobState.HELD:
             return job
-        _must_wait(job, "hold")
-        reason = Reason(Code.HELD, f"held by {by}; `runners-client release {id}` lets it go on")
-        job = self.store.record(lifecycle.Held(id, job.attempt, reason), self.clock())
+        job = self.store.record(_held(job, by), self.clock())
         await self._saved()
         return job
 
@@ -240,6 +252,31 @@ class Engine:
             NotAllowed: a priority above 0, by somebody who is not an operator.
         """
         job = await self._unsettled(id, "update")
+        job = self.store.record(self._revised(job, changes, operator), self.clock())
+        await self._saved()
+        return job
+
+    async def changed(
+        self, id: JobId, changes: Mapping[str, Any], held: bool | None, by: str, *, operator: bool
+    ) -> Job:
+        """What :meth:`update`, :meth:`hold` and :meth:`release` would make of the job. Nothing is changed.
+
+        Raises:
+            InvalidPipeline, IllegalTransition, NotAllowed: as they would.
+        """
+        job = await self._unsettled(id, "change")
+        if changes:
+            job = lifecycle.apply(job, self._revised(job, changes, operator))
+        if held and job.state is not JobState.HELD:
+            job = lifecycle.apply(job, _held(job, by))
+        if held is False:
+            _must_wait(job, "release")
+            if job.state is JobState.HELD:
+                job = lifecycle.apply(job, lifecycle.Released(id, job.attempt))
+        return job
+
+    def _revised(self, job: Job, changes: Mapping[str, Any], operator: bool) -> lifecycle.Revised:
+        id = job.id
         names = {other.spec.name for other in self.store.snapshot.progress[job.pipeline.id].jobs if other.id != id}
         event = revise(job, changes, names, self.clock())
         if event.spec.priority > max(job.spec.priority, 0) and not operator:
@@ -251,9 +288,7 @@ class Engine:
             admit([probe], self._loop.sight.inventory, limits, queued=0, operator=operator)
         except InvalidPipeline as error:
             raise InvalidPipeline(f"cannot update job {id}: it could never run then", of_the_job(error)) from None
-        job = self.store.record(event, self.clock())
-        await self._saved()
-        return job
+        return event
 
     async def signal(self, id: JobId, number: int) -> Job:
         """Pass a signal on to a live job's processes."""
@@ -353,6 +388,10 @@ class Engine:
         whom = f"root or a member of {group}" if group is not None else "whoever runs this daemon"
         check_quotas(self._loop.quotas.accounts(submitter), total, queued, whom)
 
+    def _admitted(self, submissions: Sequence[Submission], submitter: Submitter, operator: bool) -> list[Submission]:
+        limits, queued = self._limits(submitter), len(self.store.snapshot.waiting)
+        return admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
+
     def _limits(self, submitter: Submitter) -> Limits:
         jobs, containers = self.config.jobs, self.config.containers
         machine = self._loop.machine
@@ -373,12 +412,12 @@ def _must_wait(job: Job, verb: str) -> None:
         raise IllegalTransition(f"cannot {verb} job {job.id}: it is {job.state.value}; only a waiting job can be")
 
 
+def _held(job: Job, by: str) -> lifecycle.Held:
+    _must_wait(job, "hold")
+    reason = Reason(Code.HELD, f"held by {by}; `runners-client release {job.id}` lets it go on")
+    return lifecycle.Held(job.id, job.attempt, reason)
+
+
 def _unlink(paths: Sequence[Path]) -> None:
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def _unqueued(submission: Submission, submitter: Submitter) -> Accepted:
-    spec = submission.pipeline
-    pipeline = Pipeline(0, spec.name, submitter, submission.cwd, submission.umask, spec.num_jobs, 0.0, len(spec.jobs))
-    return pipeline, [(0, job.name) for job in spec.jobs]

@@ -29,18 +29,24 @@ class Foretelling:
         """What can be foretold now. Whoever asks at the same time is told the same."""
         async with self._making:
             if self._plan() is not self._of and time.monotonic() >= self._good_until:
-                await self._make()
+                of = self._plan()
+                self._made, took = await _timed(Forecaster(self._world(), self._clock()))
+                self._of, self._good_until = of, time.monotonic() + _WORTH * took
             return self._made
 
-    async def _make(self) -> None:
-        of, took = self._plan(), 0.0
-        since = time.perf_counter()
-        forecaster = Forecaster(self._world(), self._clock())
-        for number, _ in enumerate(forecaster.steps(), 1):
-            if number % _SLICE == 0:
-                took += time.perf_counter() - since
-                await asyncio.sleep(0)
-                since = time.perf_counter()
-        self._made, self._of = forecaster.result(), of
-        took += time.perf_counter() - since
-        self._good_until = time.monotonic() + _WORTH * took
+
+async def finished(forecaster: Forecaster) -> Forecast:
+    """What comes of it, made in slices, so that the loop goes on."""
+    return (await _timed(forecaster))[0]
+
+
+async def _timed(forecaster: Forecaster) -> tuple[Forecast, float]:
+    """What comes of it, and the seconds of work that it took."""
+    took, since = 0.0, time.perf_counter()
+    for number, _ in enumerate(forecaster.steps(), 1):
+        if number % _SLICE == 0:
+            took += time.perf_counter() - since
+            await asyncio.sleep(0)
+            since = time.perf_counter()
+    made = forecaster.result()
+    return made, took + time.perf_counter() - since

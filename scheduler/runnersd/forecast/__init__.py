@@ -8,8 +8,23 @@ outlooks.py      how long jobs run in each of the three
 queue.py         a copy of the head of the queue
 playing.py       one play of it
 expectations.py  the forecast: what the three plays say together
+effects.py       what a change does to others
+advice.py        what would let a job start now
 """
 
+from runnersd.forecast.advice import Advice, advice, can_be_advised
+from runnersd.forecast.effects import Effect, Foreseen, effects
 from runnersd.forecast.expectations import Expectation, Forecast, Forecaster, forecast
 
-__all__ = ["Expectation", "Forecast", "Forecaster", "forecast"]
+__all__ = [
+    "Advice",
+    "Effect",
+    "Expectation",
+    "Forecast",
+    "Forecaster",
+    "Foreseen",
+    "advice",
+    "can_be_advised",
+    "effects",
+    "forecast",
+]

@@ -35,19 +35,19 @@ class Forecast:
 
     made_at: float = 0.0
     expected: Mapping[JobId, Expectation] = field(default_factory=dict)
-    order: Sequence[JobId] = ()  #: in which they are looked at
     in_time: Sequence[JobId] = ()  #: as they are expected to start
 
 
 class Forecaster:
     """Makes one forecast, in small steps. What it is made of is taken in at once, and may change meanwhile."""
 
-    def __init__(self, world: World, now: float) -> None:
+    def __init__(self, world: World, now: float, ends: Mapping[JobId, float] | None = None) -> None:
+        """``ends`` says when live jobs end (Unix seconds) of which that is decided."""
         self._now = now
         self._plays: tuple[Play, ...] = ()
         if world.paused is None and world.low_disk is None:
             queue = queue_of(world, now)
-            self._plays = tuple(Play(queue, world, now, outlook) for outlook in (LIKELY, SOONER, LATER))
+            self._plays = tuple(Play(queue, world, now, outlook, ends) for outlook in (LIKELY, SOONER, LATER))
 
     def steps(self) -> Iterator[None]:
         """Do it, a job of one of the plays at a time."""
@@ -59,11 +59,11 @@ class Forecaster:
         if not self._plays:
             return Forecast(self._now)
         likely, sooner, later = self._plays
-        order = [id for id, start in likely.starts.items() if start < math.inf]
+        known = [id for id, start in likely.starts.items() if start < math.inf]
         expected = {
-            id: self._expected(likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id]) for id in order
+            id: self._expected(likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id]) for id in known
         }
-        return Forecast(self._now, expected, order, sorted(order, key=likely.starts.__getitem__))
+        return Forecast(self._now, expected, sorted(known, key=likely.starts.__getitem__))
 
     def _expected(self, likely: float, sooner: float, later: float, gpus: tuple[GpuId, ...]) -> Expectation:
         earliest = min(sooner, likely)

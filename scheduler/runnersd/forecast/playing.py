@@ -1,18 +1,20 @@
 """The queue played forward: when each job starts if jobs run so long and nothing else comes.
 
 One pass, in the planner's order: each job is given the first time from which on what it needs is free for as long as it
-runs. Jobs for several cards come first, from the time on that the planner keeps cards for them.
+runs. For jobs that need several, cards are kept first, from the time on that the planner would keep them; when it is
+their turn they have others if those are free earlier.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from runnersd.forecast.outlooks import Outlook
 from runnersd.forecast.queue import Following, Queue
 from runnersd.lines import Line, line_of
 from runnersd.model import GpuId, Job, JobId, PipelineId
+from runnersd.planner.decisions import Reservation
 from runnersd.planner.order import Order
 from runnersd.planner.promises import is_short, not_before
 from runnersd.planner.space import Space
@@ -25,15 +27,19 @@ from runnersd.urgency import work_of
 class Play:
     """One play of a queue. ``starts`` has the times (Unix seconds), ``cards`` what they are on, in planner's order."""
 
-    def __init__(self, queue: Queue, world: World, now: float, outlook: Outlook) -> None:
+    def __init__(
+        self, queue: Queue, world: World, now: float, outlook: Outlook, ends: Mapping[JobId, float] | None = None
+    ) -> None:
+        """``ends`` says when live jobs end (Unix seconds) of which that is decided."""
         self.starts: dict[JobId, float] = {}
         self.cards: dict[JobId, tuple[GpuId, ...]] = {}
         self._queue, self._world, self._now, self._outlook = queue, world, now, outlook
         self._measures = world.measures
-        self._live_ends = outlook.ends(world, now)
+        self._live_ends = {**outlook.ends(world, now), **(ends or {})}
         self._ends = dict(self._live_ends)
         self._space = Space(world, now, self._live_ends)
         self._used = use_expected(world, self._space.ends, now)
+        self._made: dict[JobId, Reservation] = {}
         self._at_once: dict[PipelineId, Timeline] = {}
         for id, job in world.snapshot.live.items():
             self._line_of(job).take(now, max(self._live_ends[id], math.nextafter(now, math.inf)), 1.0)
@@ -47,12 +53,19 @@ class Play:
                 self._place(self._queue.jobs[id], line, self._not_before[id])
                 yield
             order = Order(lines, priority, self._used)
+            placed: list[tuple[JobId, Line]] = []
+            moved = False
             while (first := order.first()) is not None:
                 id, line = first
-                if id not in self.starts:
-                    self._place(self._queue.jobs[id], line, self._now)
-                    yield
+                moved = self._place_again(id, line) or moved
+                placed.append(first)
+                self._charge(line)
+                yield
                 order.go_on("taken")
+            if moved:  # what was kept for them has become free for others
+                for id, line in sorted(placed, key=lambda one: self.starts[one[0]]):
+                    self._place_again(id, line)
+                    yield
         for following in self._queue.following:
             self._follow(following)
             yield
@@ -88,11 +101,26 @@ class Play:
             self._space.lift(made)
             at = made.at
         at_once.take(made.at, made.until, 1.0)
+        self._made[job.id] = made
         self.starts[job.id], self.cards[job.id] = made.at, made.gpus
         self._ends[job.id] = made.until
+
+    def _place_again(self, id: JobId, line: Line) -> bool:
+        """Give the job the first time at which it fits now; whether it had a later one."""
+        job = self._queue.jobs[id]
+        before = self.starts.pop(id, None)
+        made = self._made.pop(id, None)
+        if made is not None:
+            self._space.lift(made)
+            self._line_of(job).give_back(made.at, made.until, 1.0)
+        self._place(job, line, self._now)
+        return before is not None and self.starts[id] < before
+
+    def _charge(self, line: Line) -> None:
+        """What the job is going to use counts at once, for its user's place in the order."""
         if line.shape.num_gpus:
-            uid = line.uid
-            self._used[uid] = self._used.get(uid, 0.0) + work_of(line.shape, estimate, self._measures)
+            work = work_of(line.shape, self._queue.ready.estimate(line), self._measures)
+            self._used[line.uid] = self._used.get(line.uid, 0.0) + work
 
     def _line_of(self, job: Job) -> Timeline:
         """How many of the job's pipeline run at which time."""

@@ -43,6 +43,11 @@ class Walk:
         """What is kept, for whom."""
         return tuple(self._space.reservations.values())
 
+    @property
+    def space(self) -> Space:
+        """What is left of the machine."""
+        return self._space
+
     def run(self) -> None:
         """Look at every job that could start, and at few others. A priority has no regard for those below it."""
         for priority in sorted(self._lines.bands, reverse=True):

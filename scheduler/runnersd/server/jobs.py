@@ -37,7 +37,7 @@ TOGETHER = 1000
 async def status(call: Call) -> web.StreamResponse:
     """Cards, then live jobs, then waiting ones in the order they will run, then finished ones, newest first."""
     engine = call.engine
-    forecast = await engine.forecast()
+    forecast = await engine.answers.forecast()
     limit: int | None = call.query["limit"]
     uid = call.peer.uid if call.query["mine"] else None
     if call.query["ids"] is not None:
@@ -83,7 +83,7 @@ async def listing(call: Call) -> web.StreamResponse:
         newest_first=query["newest"],
     )
     follows = jobs[-1].id if len(jobs) == query["limit"] else None
-    forecast = await call.engine.forecast() if any(job.state in WAITING for job in jobs) else None
+    forecast = await call.engine.answers.forecast() if any(job.state in WAITING for job in jobs) else None
     body = b'{"jobs":[' + await _encoded(call.engine, jobs, forecast) + b'],"next":' + encode(follows) + b"}"
     await call.saved()
     return web.Response(body=body, content_type="application/json")
@@ -92,7 +92,7 @@ async def listing(call: Call) -> web.StreamResponse:
 async def detail(call: Call) -> web.StreamResponse:
     """Everything known of a job; of a pipeline, the status objects of its jobs."""
     engine = call.engine
-    forecast = await engine.forecast()
+    forecast = await engine.answers.forecast()
     if call.pipeline is not None:
         body = b'{"jobs":[' + await _encoded(engine, call.jobs, forecast) + b"]}"
         await call.saved()
@@ -106,6 +106,11 @@ async def detail(call: Call) -> web.StreamResponse:
             break
     private = call.access.owns(call.peer, job)
     view = detail_view(job, engine.views([job], forecast)[0], attempts, events, private)
+    ahead, helps = engine.answers.ahead(job, forecast), await engine.answers.would_start_now(job)
+    if ahead is not None:
+        view["ahead"] = ahead
+    if helps is not None:
+        view["would_start_now"] = helps
     if private and job.attempt:
         stdout, stderr = engine.logs(job, job.attempt)
         view["logs"] = {"stdout": str(stdout), "stderr": str(stderr)}
@@ -122,8 +127,18 @@ async def change(call: Call) -> web.StreamResponse:
     held = changes.pop("held", None)
     if held is not None and not isinstance(held, bool):
         raise InvalidRequest("cannot read the body: held must be true or false")
+    dry_run = changes.pop("dry_run", False)
+    if not isinstance(dry_run, bool):
+        raise InvalidRequest("cannot read the body: dry_run must be true or false")
     if held is None and not changes:
         raise InvalidRequest("cannot change the job: no key was given; give held, or a job's key such as priority")
+
+    if dry_run:
+
+        async def imagine(job: Job) -> Job:
+            return await call.engine.changed(job.id, changes, held, call.user, operator=call.operator)
+
+        return await _effects(call, await _done(call, imagine, "change"))
 
     async def act(job: Job) -> Job:
         if changes:
@@ -137,6 +152,13 @@ async def change(call: Call) -> web.StreamResponse:
 
 async def cancel(call: Call) -> web.StreamResponse:
     """End live jobs, take waiting ones out of the queue."""
+
+    if call.body["dry_run"]:
+
+        async def imagine(job: Job) -> Job:
+            return await call.engine.cancelled(job.id)
+
+        return await _effects(call, await _done(call, imagine, "cancel"))
 
     async def act(job: Job) -> Job:
         return await call.engine.cancel(job.id, call.user, at_once=call.body["now"])
@@ -158,9 +180,24 @@ async def signal(call: Call) -> web.StreamResponse:
 
 async def _each(call: Call, act: Callable[[Job], Awaitable[Job]], verb: str) -> web.StreamResponse:
     """Do it to the job, or to every job of the pipeline that it can be done to."""
+    done = await _done(call, act, verb)
     if call.pipeline is None:
-        changed = await _current(call.engine, [await act(call.jobs[0])])
-        return reply(call.engine.views(changed)[0])
+        return reply(call.engine.views(await _current(call.engine, done))[0])
+    body = b'{"jobs":[' + await _encoded(call.engine, done) + b"]}"
+    return web.Response(body=body, content_type="application/json")
+
+
+async def _effects(call: Call, changed: Sequence[Job]) -> web.StreamResponse:
+    """What it would do to them and to others if they were as they are here; a live job that is stopping ends."""
+    waiting = [job for job in changed if job.state is not JobState.STOPPING]
+    ending = [job for job in changed if job.state is JobState.STOPPING]
+    return reply({"dry_run": True, "effects": await call.engine.answers.of_change(waiting, ending)})
+
+
+async def _done(call: Call, act: Callable[[Job], Awaitable[Job]], verb: str) -> list[Job]:
+    """What came of doing it to the job, or to every job of the pipeline that it can be done to."""
+    if call.pipeline is None:
+        return [await act(call.jobs[0])]
     # What waits goes first, last things first: no job starts because another one of its pipeline has just ended.
     todo = sorted((job for job in call.jobs if not job.settled), key=lambda job: (job.live, -job.position))
     if not todo:
@@ -178,9 +215,7 @@ async def _each(call: Call, act: Callable[[Job], Awaitable[Job]], verb: str) -> 
                 done.append(outcome)
     if not done:
         raise refused[0]
-    done.sort(key=lambda job: job.position)
-    body = b'{"jobs":[' + await _encoded(call.engine, done) + b"]}"
-    return web.Response(body=body, content_type="application/json")
+    return sorted(done, key=lambda job: job.position)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,11 @@ _VIEWS = (
     api.JobView,
     api.AttemptView,
     api.EventView,
+    api.AheadJobView,
+    api.AheadView,
+    api.AdviceView,
+    api.EffectView,
+    api.ForeseenView,
     api.JobDetailView,
     api.GpuProcessView,
     api.IntruderView,
@@ -75,12 +80,15 @@ def schemas() -> dict[str, Schema]:
     bookings = {"bookings": {"type": "array", "items": _ref("BookingView")}}
     maybe_id = {"type": ["integer", "null"]}
     named = _object({"id": maybe_id, "name": {"type": "string"}})
+    named["properties"] = {**found["ForeseenView"]["properties"], **named["properties"]}  # the rest in a dry run
     one = _object({"pipeline": {"type": ["string", "null"]}, "jobs": {"type": "array", "items": named}})
     return {
         **found,
         "Jobs": _object({"jobs": jobs}),
         "JobPage": _object({"jobs": jobs, "next": maybe_id}),
         "JobDetails": {"anyOf": [_ref("JobDetailView"), _ref("Jobs")]},
+        "Effects": _object({"dry_run": {"const": True}, "effects": {"type": "array", "items": _ref("EffectView")}}),
+        "ChangeAnswer": {"anyOf": [_ref("JobView"), _ref("Jobs"), _ref("Effects")]},
         "JobOrJobs": {"anyOf": [_ref("JobView"), _ref("Jobs")]},
         "GpuList": _object({"gpus": {"type": "array", "items": _ref("GpuView")}, **bookings}),
         "BookingList": _object(bookings),
@@ -102,6 +110,7 @@ def schemas() -> dict[str, Schema]:
             "minProperties": 1,
             "properties": {
                 "held": {"type": "boolean"},
+                "dry_run": {"type": "boolean", "description": "say what it would do to others; change nothing"},
                 **_job()["properties"],
                 "env": {
                     "description": "merged: sets these variables, takes away those that are null",
@@ -154,7 +163,7 @@ def _pipeline() -> Schema:
 
 
 def _submission() -> Schema:
-    dry_run = {"type": "boolean", "description": "check it and queue nothing"}
+    dry_run = {"type": "boolean", "description": "queue nothing: check it, and say when its jobs would start"}
     one = _pipeline()
     one["properties"]["dry_run"] = dry_run
     several = _object({"pipelines": {"type": "array", "minItems": 1, "items": _ref("Pipeline")}})

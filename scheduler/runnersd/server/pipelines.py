@@ -13,9 +13,11 @@ from runners.errors import InvalidPipeline, InvalidRequest, Problem
 from runners.pipeline.schema import read_submission
 from runners.spec import Submission
 from runnersd.engine import Engine
+from runnersd.forecast import Foreseen
 from runnersd.model import JobId, Pipeline
 from runnersd.server.call import Call, as_object, reply
 from runnersd.server.parameters import Target, target
+from runnersd.views import foreseen_view
 
 #: Pipelines in one request.
 MAX_PIPELINES = 1000
@@ -33,11 +35,14 @@ async def submit(call: Call) -> web.StreamResponse:
     documents = _documents(body) if several else [body]
     submissions = await _read(documents, several, call.engine.clock())
     submissions = [await _with_jobs_awaited(one, call.engine) for one in submissions]
-    accepted = await call.engine.submit(
-        submissions, call.submitter, key=call.idempotency_key(), operator=call.operator, dry_run=dry_run
-    )
-    shown = [_shown(pipeline, jobs, dry_run) for pipeline, jobs in accepted]
-    return reply({"pipelines": shown} if several else shown[0], 200 if dry_run else 201)
+    key = call.idempotency_key()
+    if dry_run:
+        foreseen = await call.engine.foresee(submissions, call.submitter, operator=call.operator)
+        answers = [_foreseen(one, jobs) for one, jobs in zip(submissions, foreseen, strict=True)]
+        return reply({"pipelines": answers} if several else answers[0])
+    accepted = await call.engine.submit(submissions, call.submitter, key=key, operator=call.operator)
+    shown = [_shown(pipeline, jobs) for pipeline, jobs in accepted]
+    return reply({"pipelines": shown} if several else shown[0], 201)
 
 
 async def retry(call: Call) -> web.StreamResponse:
@@ -109,8 +114,14 @@ async def _with_jobs_awaited(submission: Submission, engine: Engine) -> Submissi
     return replace(submission, after=tuple(ids))
 
 
-def _shown(pipeline: Pipeline, jobs: Sequence[tuple[JobId, str]], dry_run: bool = False) -> dict[str, Any]:
+def _shown(pipeline: Pipeline, jobs: Sequence[tuple[JobId, str]]) -> dict[str, Any]:
+    return {"pipeline": f"p{pipeline.id}", "jobs": [{"id": id, "name": name} for id, name in jobs]}
+
+
+def _foreseen(submission: Submission, foreseen: Sequence[Foreseen]) -> dict[str, Any]:
+    """What would become of its jobs: of the first ones; the others are only named."""
+    rest = submission.pipeline.jobs[len(foreseen) :]
     return {
-        "pipeline": None if dry_run else f"p{pipeline.id}",
-        "jobs": [{"id": None if dry_run else id, "name": name} for id, name in jobs],
+        "pipeline": None,
+        "jobs": [*map(foreseen_view, foreseen), *({"id": None, "name": job.name} for job in rest)],
     }

@@ -103,12 +103,15 @@ ROUTES: tuple[Route, ...] = (
         "PATCH", "/v1/jobs/{id}", May.OWNER, jobs.change,
         "Hold or release a job (held), or change its keys: any of a waiting one's, the time limit and name of a live "
         f"one. {_ID_NOTE}",
-        {200: "JobOrJobs"}, document="Changes",
+        {200: "ChangeAnswer"}, document="Changes",
     ),
     Route(
         "POST", "/v1/jobs/{id}/cancel", May.OWNER, jobs.cancel,
         f"Take a waiting job out of the queue; end a live one, by SIGKILL after its grace. {_ID_NOTE}",
-        {200: "JobOrJobs"}, body=Parameters.of(p.flag("now", "leave no grace")),
+        {200: "ChangeAnswer"},
+        body=Parameters.of(
+            p.flag("now", "leave no grace"), p.flag("dry_run", "only say when others would start for it")
+        ),
     ),
     Route(
         "POST", "/v1/jobs/{id}/signal", May.OWNER, jobs.signal,
