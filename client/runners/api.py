@@ -220,6 +220,13 @@ class GpuProcessView(TypedDict):
     left_behind: bool
 
 
+class NearView(TypedDict):
+    """What connects a card with those that are closest to it (as `nvidia-smi topo` says that), and which these are."""
+
+    by: str
+    gpus: list[str]
+
+
 class GpuView(TypedDict):
     """One card. ``state`` is the first that applies of lost, drained, reserved, shared, foreign, free."""
 
@@ -237,6 +244,7 @@ class GpuView(TypedDict):
     compute_capability: NotRequired[str | None]
     reason: NotRequired[str]
     foreign: NotRequired[list[GpuProcessView]]
+    near: NotRequired[NearView | None]  #: None where the driver does not say
     booking: NotRequired[int]  #: that has it now, or is the next to
 
 

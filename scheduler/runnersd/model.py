@@ -91,6 +91,19 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
+class Topology:
+    """How cards reach each other: a row and a column for each of ``cards``.
+
+    ``links`` is how many NVLinks two have in common, directly or through a switch. ``levels`` is where their ways on
+    the PCIe bus meet, as NVML numbers that (`runnersd.closeness`), and None where the driver does not say.
+    """
+
+    cards: tuple[GpuId, ...] = ()
+    links: tuple[tuple[int, ...], ...] = ()
+    levels: tuple[tuple[int | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices as just seen, in PCI order. ``stale`` means the driver did not answer this time.
 
@@ -102,6 +115,7 @@ class Inventory:
     stale: bool = False
     problem: str | None = None
     unlisted: frozenset[GpuId] = frozenset()
+    topology: Topology = Topology()
 
 
 @dataclass(frozen=True, slots=True)

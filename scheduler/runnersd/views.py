@@ -18,6 +18,7 @@ from runners.api import (
     JobDetailView,
     JobView,
 )
+from runnersd.closeness import neighbours
 from runnersd.forecast import Effect, Expectation, Foreseen
 from runnersd.inventory import card_state, foreign_processes
 from runnersd.model import Booking, Gpu, GpuProcess, Job, Reason
@@ -143,6 +144,7 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
     holders = world.snapshot.holders.get(gpu.uuid, {})
     foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
     state = card_state(gpu, list(holders.values()), drained=gpu.uuid in world.drained, foreign=bool(foreign))
+    near = neighbours(world.inventory.topology).get(gpu.uuid)
     view: GpuView = {
         "index": gpu.index,
         "uuid": gpu.uuid,
@@ -157,6 +159,7 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
         "temperature": gpu.temperature,
         "compute_capability": gpu.compute_capability,
         "foreign": [_process_view(process, world) for process in foreign],
+        "near": None if near is None else {"by": near[0], "gpus": list(near[1])},
     }
     booked = [booking.id for booking in world.bookings if gpu.uuid in booking.gpus]
     if booked:

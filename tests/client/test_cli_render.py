@@ -12,7 +12,7 @@ from runners import api
 from runners.render import lines, plain, words
 from runners.render.detail import detail
 from runners.render.progress import Pipeline, block, finished
-from runners.render.status import STATES, card_name, ranges, screen
+from runners.render.status import STATES, card_name, closest, ranges, screen
 
 from .conftest import gpu_view, job_view, status_view
 
@@ -302,3 +302,25 @@ def test_the_page_of_a_job() -> None:
         "exit code   3",
     ):
         assert expected in text, expected
+
+
+def linked(*islands: tuple[int, ...]) -> list[Any]:
+    """Cards in islands of NVLink."""
+    return [
+        gpu_view(index, near={"by": "NV4", "gpus": [f"GPU-{other:08d}" for other in island if other != index]})
+        for island in islands
+        for index in island
+    ]
+
+
+def test_gpus_says_which_cards_are_close_in_a_pipe_and_on_a_terminal() -> None:
+    gpus = linked((0, 1, 2, 3), (4, 5))
+    rows = plain.cards(gpus, near=True)
+    assert rows[0].split()[8] == "NEAR" and [row.split()[-2] for row in rows[1:]] == [
+        "NV4:1,2,3", "NV4:0,2,3", "NV4:0,1,3", "NV4:0,1,2", "NV4:5", "NV4:4",
+    ]  # fmt: skip
+    assert "NEAR" not in plain.cards(gpus)[0]
+    assert "NEAR" not in plain.cards([gpu_view(0, near=None)], near=True)[0]
+    (line,) = closest(gpus)
+    assert lines.paint(line, 80, False).strip() == "closest  NV4 0-3 · NV4 4,5"
+    assert closest([gpu_view(0, near=None), gpu_view(1)]) == []

@@ -26,15 +26,17 @@ class Card:
     lost: bool = False
     persistent: bool = True
     minor: int | None = None  #: N of /dev/nvidiaN; its place in the driver's list where that is None
+    place: tuple[int, int, str] | None = None  #: NUMA node, host bridge, switches from there on (`0.1`); None: not told
 
     def line(self) -> str:
         """As the state file has it."""
         minor = "" if self.minor is None else f" minor={self.minor}"
+        tree = "" if self.place is None else " numa={} bridge={} switch={}".format(*self.place)
         return (
             f"gpu uuid={self.uuid} name={self.name.replace(' ', '_')} bus={self.bus} total={self.total}"
             f" used={self.used} reserved={self.reserved} util={self.utilization} temp={self.temperature}"
             f" power={round(self.power * 1000)} cc={self.capability} mig={self.mig} lost={int(self.lost)}"
-            f" persist={int(self.persistent)}{minor}"
+            f" persist={int(self.persistent)}{minor}{tree}"
         )
 
 
@@ -52,6 +54,21 @@ class MigDevice:
         """As the state file has it."""
         name = self.name.replace(" ", "_")
         return f"mig gpu={self.gpu} uuid={self.uuid} name={name} total={self.total} used={self.used}"
+
+
+@dataclass
+class Link:
+    """NVLinks of the card at ``gpu``, a place in the driver's list: to another card, or to a switch on a ``bus``."""
+
+    gpu: int
+    to: int | None = None
+    count: int = 1
+    bus: str = ""
+
+    def line(self) -> str:
+        """As the state file has it."""
+        end = f"bus={self.bus}" if self.to is None else f"to={self.to}"
+        return f"link gpu={self.gpu} {end} n={self.count}"
 
 
 @dataclass
@@ -96,6 +113,7 @@ class FakeDriver:
     migs: list[MigDevice] = field(default_factory=list)
     processes: list[Process] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    links: list[Link] = field(default_factory=list)
 
     @property
     def state(self) -> Path:
@@ -122,7 +140,8 @@ class FakeDriver:
 
     def write(self) -> FakeDriver:
         """Make the state what the fields say, in one step."""
-        lines = [item.line() for items in (self.cards, self.migs, self.processes, self.faults) for item in items]
+        kinds = (self.cards, self.migs, self.links, self.processes, self.faults)
+        lines = [item.line() for items in kinds for item in items]
         scratch = self.folder / "nvml-state.new"
         scratch.write_text("\n".join(lines) + "\n")
         scratch.replace(self.state)

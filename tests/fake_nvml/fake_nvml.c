@@ -4,6 +4,11 @@
  *   driver 570.86.15            nvml 12.570.86.15          cuda 12080
  *   gpu uuid=GPU-... name=NVIDIA_H100_80GB_HBM3 total=85520809984 used=0 reserved=0 util=0 memutil=0
  *       temp=33 power=70000 limit=700000 energy=0 bus=00000000:0A:00.0 minor=0 cc=9.0 mig=0|1|-1 lost=0 persist=1
+ *       [numa=0 bridge=0 switch=0.1]   (its place in the PCIe tree: the NUMA node, the host bridge, and the switches from
+ *       there on; two cards of one switch, of one first switch, of one bridge, of one node, or none of these. A card
+ *       without numa has no place, and the common ancestor of it and another is "not supported")
+ *   link gpu=0 to=1 n=4                        (NVLinks between two cards)
+ *   link gpu=0 bus=00000000:C0:00.0 n=18       (NVLinks of a card to a switch, through which it reaches others)
  *   mig gpu=0 uuid=MIG-... name=... total=10200547328 used=0 reserved=0      (instances of a gpu with mig=1, in order)
  *   proc gpu=0 pid=123 mem=1073741824 [type=C|G|M] [mig=MIG-...]
  *   fault fn=nvmlDeviceGetUtil* [gpu=1] [ret=15] [delay=2500] [crash=1]
@@ -36,13 +41,15 @@ enum { OK=0, UNINIT=1, INVAL=2, NOTSUP=3, NOTFOUND=6, SMALL=7, NODRV=9, TIMEOUT=
 #define HBASE ((uintptr_t)0x6e760000u)   /* handles of cards */
 #define MBASE ((uintptr_t)0x6e770000u)   /* handles of MIG devices */
 #define MAXM 64
+#define MAXL 128
 
-struct gpu { char uuid[96], name[96], bus[32]; u64 total, used, reserved, energy; u32 util, memutil, temp, power, limit, minor, ccM, ccm; int mig, lost, persist; };
+struct gpu { char uuid[96], name[96], bus[32]; u64 total, used, reserved, energy; u32 util, memutil, temp, power, limit, minor, ccM, ccm; int mig, lost, persist, numa, bridge; char sw[32]; };
+struct link { int gpu, to, n; char bus[32]; };
 struct mig { char uuid[96], name[96]; int gpu; u64 total, used, reserved; };
 struct proc { int gpu; u32 pid; u64 mem; char type, mig[96]; };
 struct fault { char fn[80]; int gpu, ret, delay, crash; };
 struct xid { u64 seq, code; int gpu; };
-struct state { char driver[80], nvml[80]; int cuda, ng, nm, np, nf, nx; struct gpu g[MAXG]; struct mig m[MAXM]; struct proc p[MAXP]; struct fault f[MAXF]; struct xid x[MAXX]; };
+struct state { char driver[80], nvml[80]; int cuda, ng, nm, np, nf, nx, nl; struct gpu g[MAXG]; struct mig m[MAXM]; struct proc p[MAXP]; struct fault f[MAXF]; struct xid x[MAXX]; struct link l[MAXL]; };
 struct evset { u64 last; u64 types[MAXG]; };
 
 static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
@@ -75,7 +82,11 @@ static void parse(FILE *f, struct state *s) {
       g->total = num(line, "total", 80ull << 30); g->used = num(line, "used", 0); g->reserved = num(line, "reserved", 0);
       g->util = num(line, "util", 0); g->memutil = num(line, "memutil", 0); g->temp = num(line, "temp", 33); g->power = num(line, "power", 70000);
       g->limit = num(line, "limit", 700000); g->energy = num(line, "energy", 0); g->minor = num(line, "minor", i); g->mig = inum(line, "mig", -1); g->lost = inum(line, "lost", 0); g->persist = inum(line, "persist", 1);
+      g->numa = inum(line, "numa", -1); g->bridge = inum(line, "bridge", i); if (!kv(line, "switch", g->sw, sizeof g->sw)) g->sw[0] = 0;
       g->ccM = 9; g->ccm = 0; if (kv(line, "cc", b, sizeof b)) sscanf(b, "%u.%u", &g->ccM, &g->ccm);
+    } else if (!strncmp(line, "link ", 5) && s->nl < MAXL) {
+      struct link *l = &s->l[s->nl++]; l->gpu = inum(line, "gpu", 0); l->to = inum(line, "to", -1); l->n = inum(line, "n", 1);
+      if (!kv(line, "bus", l->bus, sizeof l->bus)) l->bus[0] = 0;
     } else if (!strncmp(line, "mig ", 4) && s->nm < MAXM) {
       struct mig *m = &s->m[s->nm]; int i = s->nm++;
       if (!kv(line, "uuid", m->uuid, sizeof m->uuid)) snprintf(m->uuid, sizeof m->uuid, "MIG-00000000-0000-0000-0000-%012d", i);
@@ -196,6 +207,26 @@ ret_t nvmlDeviceGetPersistenceMode(dev_t_ d, u32 *v) { ENTER(nvmlDeviceGetPersis
 ret_t nvmlDeviceGetComputeMode(dev_t_ d, u32 *v) { ENTER(nvmlDeviceGetComputeMode); *v = 0; return OK; }
 struct fv { u32 id, scope; int64_t ts, lat; u32 type; ret_t ret; union { double d; u64 u; } v; };
 ret_t nvmlDeviceGetFieldValues(dev_t_ d, int n, struct fv *v) { ENTER(nvmlDeviceGetFieldValues); for (int k = 0; k < n; k++) v[k].ret = NOTSUP; return OK; }
+/* topology */
+static int first(const char *a, const char *b) { size_t n = strcspn(a, "."); return n && n == strcspn(b, ".") && !strncmp(a, b, n); }
+ret_t nvmlDeviceGetTopologyCommonAncestor(dev_t_ d, dev_t_ other, u32 *level) {
+  ENTER(nvmlDeviceGetTopologyCommonAncestor); int j = ix(other); if (j < 0 || j >= s.ng || mx(other) >= 0) return INVAL; struct gpu *h = &s.g[j];
+  if (i == j) { *level = 0; return OK; } if (g->numa < 0 || h->numa < 0) return NOTSUP;
+  *level = g->numa != h->numa ? 50 : g->bridge != h->bridge ? 40 : !first(g->sw, h->sw) ? 30 : strcmp(g->sw, h->sw) ? 20 : 10; return OK; }
+static int is_card(struct state *s, const char *bus) { for (int j = 0; j < s->ng; j++) if (!strcmp(bus, s->g[j].bus)) return 1; return 0; }
+/* The remote end of a card's link k: its bus, NULL for a link that is down; -1 in *n where the card has no links. */
+static const char *remote(struct state *s, int i, u32 k, int *n) {
+  const char *bus = NULL; *n = -1;
+  for (int j = 0; j < s->nl; j++) { struct link *l = &s->l[j]; int peer = l->gpu == i ? l->to : l->to == i ? l->gpu : -2; if (peer == -2) continue; if (*n < 0) *n = 0;
+    if (!bus && k >= (u32)*n && k < (u32)(*n + l->n)) { bus = peer >= 0 ? s->g[peer].bus : l->bus; }
+    *n += l->n; }
+  return bus; }
+ret_t nvmlDeviceGetNvLinkState(dev_t_ d, u32 k, u32 *active) { ENTER(nvmlDeviceGetNvLinkState); int n; const char *bus = remote(&s, i, k, &n); if (n < 0) return NOTSUP; if (k >= 36) return INVAL; *active = bus != NULL; return OK; }
+ret_t nvmlDeviceGetNvLinkRemotePciInfo_v2(dev_t_ d, u32 k, struct pci *p) { ENTER(nvmlDeviceGetNvLinkRemotePciInfo_v2); int n; const char *bus = remote(&s, i, k, &n); if (n < 0) return NOTSUP; if (!bus) return INVAL; memset(p, 0, sizeof *p); sscanf(bus, "%x:%x:%x", &p->domain, &p->bus, &p->device); strcpy(p->busid, bus); return OK; }
+ret_t nvmlDeviceGetP2PStatus(dev_t_ d, dev_t_ other, int index, int *status) {
+  ENTER(nvmlDeviceGetP2PStatus); int j = ix(other), n, o; if (j < 0 || j >= s.ng) return INVAL; if (index != 2) return NOTSUP; *status = 1;
+  for (u32 k = 0; k < 36; k++) for (u32 q = 0; q < 36; q++) { const char *a = remote(&s, i, k, &n), *b = remote(&s, j, q, &o); if (a && b && (!strcmp(a, s.g[j].bus) || (!strcmp(a, b) && !is_card(&s, a)))) { *status = 0; return OK; } }
+  return OK; }
 /* events */
 struct evdata { dev_t_ dev; u64 type, data; u32 gi, ci; };
 ret_t nvmlEventSetCreate(struct evset **e) { ENTER0(nvmlEventSetCreate); *e = calloc(1, sizeof **e); for (int k = 0; k < s.nx; k++) if (s.x[k].seq > (*e)->last) (*e)->last = s.x[k].seq; return OK; }

@@ -101,6 +101,7 @@ def test_a_shuffle_of_the_drivers_order_changes_nothing(fake_nvml: Make) -> None
     driver.write()
 
     async def scenario(observer: NvmlObserver) -> None:
+        await observer.observe()
         before = await observer.observe()
         for seed in range(5):
             random.Random(seed).shuffle(driver.cards)

@@ -33,15 +33,15 @@ def gpus(words: Words) -> int:
         sys.stdout.write(f"{view['daemon'].get('notice') or 'no cards'}\n")
     elif terminal.interactive:
         from runners.render.lines import paint
-        from runners.render.status import PLAIN_SIGNS, cards
+        from runners.render.status import PLAIN_SIGNS, cards, closest
 
         jobs = {job["id"]: job for job in client.jobs(states=("starting", "running", "stopping"))}
-        lines = cards(view["gpus"], jobs, terminal.width, {})[1:]
+        lines = [*cards(view["gpus"], jobs, terminal.width, {})[1:], *closest(view["gpus"])]
         for line in [*lines, *bookings.screen(booked, indices, now, os.getuid())]:
             painted = paint(line, terminal.width, terminal.colour)
             sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
     else:
-        rows = plain.cards(view["gpus"])
+        rows = plain.cards(view["gpus"], near=True)
         if booked:
             rows += ["", *bookings.plain(booked, indices, now)]
         sys.stdout.write("".join(f"{line}\n" for line in rows))

@@ -30,8 +30,8 @@ def status(view: StatusView, now: float) -> list[str]:
     return lines + jobs(view["jobs"], indices, now)
 
 
-def cards(gpus: Sequence[GpuView]) -> list[str]:
-    """A row a card."""
+def cards(gpus: Sequence[GpuView], *, near: bool = False) -> list[str]:
+    """A row a card; with ``near`` also what connects it with which others, if that is known."""
     rows: list[tuple[str, ...]] = [
         ("GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "STATE", "JOBS", "UUID", "REASON")
     ]
@@ -51,9 +51,22 @@ def cards(gpus: Sequence[GpuView]) -> list[str]:
                 words.clean(gpu.get("reason") or "-"),
             )
         )
+    if near and any(gpu.get("near") for gpu in gpus):
+        rows = [(*row[:-2], told, *row[-2:]) for row, told in zip(rows, ("NEAR", *nearest(gpus)), strict=True)]
     if all(row[-1] == "-" for row in rows[1:]):
         rows = [row[:-1] for row in rows]
     return columns(rows, rightmost=(0, 2, 3, 4, 5))
+
+
+def nearest(gpus: Sequence[GpuView]) -> list[str]:
+    """For each card, what connects it with those that are closest to it: `NV12:1,2,3`."""
+    indices = {gpu["uuid"]: gpu["index"] for gpu in gpus}
+    told = []
+    for gpu in gpus:
+        near = gpu.get("near")
+        others = [str(indices[uuid]) for uuid in near["gpus"] if uuid in indices] if near else []
+        told.append(f"{words.clean(near['by'])}:{','.join(others)}" if near and others else "-")
+    return told
 
 
 def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[str]:

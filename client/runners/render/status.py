@@ -133,6 +133,20 @@ def cards(
     return lines
 
 
+def closest(gpus: Sequence[GpuView]) -> list[Line]:
+    """A line with the cards that are closest to each other and what connects them, if that is known."""
+    indices = {gpu["uuid"]: gpu["index"] for gpu in gpus}
+    groups = []
+    for gpu in gpus:
+        near = gpu.get("near")
+        if near:
+            group = sorted({gpu["index"], *(indices[uuid] for uuid in near["gpus"] if uuid in indices)})
+            groups.append(f"{words.clean(near['by'])} {ranges(','.join(map(str, group)))}")
+    if not groups:
+        return []
+    return [[(" closest  ", "dim"), (" · ".join(dict.fromkeys(groups)), "")]]
+
+
 def card_name(name: str) -> str:
     """A card's name without its maker's: `A100-SXM4-80GB`, `RTX 4090`."""
     for prefix in ("NVIDIA ", "GeForce ", "Tesla ", "Quadro "):

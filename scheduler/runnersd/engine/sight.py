@@ -84,5 +84,6 @@ def _material(inventory: Inventory) -> object:
     """What a plan depends on: not utilisation, temperature or power, which change at every look."""
     return (
         inventory.stale,
+        inventory.topology,
         [(gpu.uuid, gpu.lost, gpu.owner, gpu.processes, (gpu.memory_used or 0) >> 28) for gpu in inventory.gpus],
     )

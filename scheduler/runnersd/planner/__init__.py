@@ -17,6 +17,7 @@ order.py      which ready job is looked at next
 reasons.py    why a job does not start now
 space.py      where and when a job fits
 cards.py      which cards a job can have, and when
+closest.py    which of those that fit it gets
 room.py       the machine's own limits: jobs at once, CPUs, memory
 timeline.py   how much of one thing is taken at which time
 lengths.py    how long jobs are taken to run

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from runners.api import Code
 from runners.spec import JobSpec
+from runnersd.closeness import closeness
 from runnersd.inventory import matches
 from runnersd.lines import Shape
 from runnersd.model import Booking, Gpu, GpuId, Job, JobId, Reason
+from runnersd.planner.closest import Candidate, closest
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import cards_text
 from runnersd.planner.world import Outsiders, World, outsiders, usable
@@ -110,6 +112,7 @@ class Cards:
         self.unusable: dict[GpuId, Reason] = {}
         self._able: dict[Shape, list[Card]] = {}
         self._standings: dict[Asker, Standing] = {}
+        self._near = closeness(world.inventory.topology)
         booked: dict[GpuId, list[Booking]] = {}
         for booking in world.bookings:
             if booking.ends_at > now:
@@ -170,8 +173,10 @@ class Cards:
     def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float, asker: Asker) -> tuple[GpuId, ...]:
         """Cards that can be had for so long now, of which there are enough.
 
-        Those that the job's user has booked come first. Then a shared job goes where least is left. Others go where
-        they are least in the way: to cards that are kept for somebody soon, before those that are nobody's.
+        Those that the job's user has booked come first. Then a shared job goes where least is left. Others get cards of
+        one model, the smallest that do if they say what they need, close to each other and far from those that stay
+        free. Among equals they go where they are least in the way: to cards that are kept for somebody soon, before
+        those that are nobody's.
         """
         now = self._now
         fitting: list[tuple[bool, float, int, Card]] = []
@@ -180,8 +185,13 @@ class Cards:
             if room > 0 and room >= seconds:
                 left = card.time.capacity - card.time.taken(now) if spec.gpu_shared else room
                 fitting.append((not card.booked_for(asker.uid, now), left, place, card))
-        best = sorted(fitting, key=lambda one: one[:3])[: spec.num_gpus]
-        return tuple(card.gpu.uuid for *_, card in sorted(best, key=lambda one: one[2]))
+        if spec.gpu_shared:
+            best = sorted(fitting, key=lambda one: one[:3])[: spec.num_gpus]
+            return tuple(card.gpu.uuid for *_, card in sorted(best, key=lambda one: one[2]))
+        fitting.sort(key=lambda one: (one[0], one[2]))
+        free = [uuid for uuid, card in self.cards.items() if not card.time.taken(now)]
+        own = sum(not others for others, *_ in fitting)
+        return self._closest(spec, [(card, way) for _, way, _, card in fitting], free, own)
 
     def next_room(
         self, spec: JobSpec, able: Sequence[Card], at: float, seconds: float, asker: Asker
@@ -191,9 +201,26 @@ class Cards:
             firsts = sorted((card.next_room(spec, asker, at, seconds), place) for place, card in enumerate(able))
             first = firsts[spec.num_gpus - 1][0]
             if first <= at or first == math.inf:
-                chosen = sorted(place for _, place in firsts[: spec.num_gpus])
-                return first, tuple(able[place].gpu.uuid for place in chosen)
+                fitting = [able[place] for then, place in firsts if then <= first]
+                if spec.gpu_shared or first == math.inf:
+                    fitting = fitting[: spec.num_gpus]
+                free = [card.gpu.uuid for card in fitting]
+                return first, self._closest(spec, [(card, 0.0) for card in fitting], free)
             at = first
+
+    def _closest(
+        self, spec: JobSpec, fitting: Sequence[tuple[Card, float]], free: Sequence[GpuId], own: int = 0
+    ) -> tuple[GpuId, ...]:
+        """The best of the cards, each with how much it is in the way, in PCI order."""
+        exact = spec.gpu_memory is not None and not spec.gpu_shared
+        candidates = [
+            Candidate(
+                card.gpu.uuid, (card.gpu.name, card.gpu.memory_total), card.gpu.memory_total or 0 if exact else 0, way
+            )
+            for card, way in fitting
+        ]
+        chosen = {one.uuid for one in closest(candidates, spec.num_gpus, self._near, free, own)}
+        return tuple(uuid for uuid in self.cards if uuid in chosen)
 
     def take(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
         """The job has the cards then."""

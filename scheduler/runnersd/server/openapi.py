@@ -31,6 +31,7 @@ _VIEWS = (
     api.JobDetailView,
     api.GpuProcessView,
     api.IntruderView,
+    api.NearView,
     api.GpuView,
     api.BookingView,
     api.DaemonView,

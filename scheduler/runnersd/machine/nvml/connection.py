@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).with_name("worker.py")
 
 _LENGTH = struct.Struct(">I")
 _ANSWER_MAX = 16 << 20
-_REQUEST = _LENGTH.pack(2) + b"{}"
+_REQUESTS = {more: _LENGTH.pack(len(body)) + body for more, body in ((False, b"{}"), (True, b'{"topology":true}'))}
 
 
 class NvmlProcess:
@@ -53,8 +53,10 @@ class NvmlProcess:
         self.started = self._heard
         self.answers = 0  #: how many it has given
 
-    async def look(self, limit: float) -> dict[str, Any] | None:
-        """Its answer; None when ``limit`` seconds passed and it is still busy, call after call: then ask again.
+    async def look(self, limit: float, *, topology: bool = False) -> dict[str, Any] | None:
+        """Its answer, with the ``topology`` if that is asked for.
+
+        None when ``limit`` seconds passed and it is still busy, call after call: then ask again.
 
         Raises:
             TimeoutError: not a sign of life for ``limit`` seconds: a driver call hangs.
@@ -65,7 +67,7 @@ class NvmlProcess:
         if self._pending is None:
             self._pending = self._loop.create_future()
             self._heard = begun
-            self._send_request()
+            self._send(_REQUESTS[topology])
         while not self._pending.done():
             now = self._loop.time()
             if now - self._heard >= limit:
@@ -91,9 +93,9 @@ class NvmlProcess:
         if self._pending is not None:
             self._pending.exception()  # perhaps nobody waits for it any more
 
-    def _send_request(self) -> None:
+    def _send(self, request: bytes) -> None:
         try:
-            self._socket.send(_REQUEST)
+            self._socket.send(request)
         except (BrokenPipeError, ConnectionResetError):
             self._fail(EOFError())
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from runnersd.machine.nvml.connection import NvmlProcess
 from runnersd.machine.nvml.sight import GONE, MISMATCH, Sight, sight
-from runnersd.model import Gpu, GpuId, Inventory
+from runnersd.model import Gpu, GpuId, Inventory, Topology
 
 #: Looks of a fresh NVML process that a card may fail with an unknown error before it counts as lost.
 STRIKES = 3
@@ -27,6 +27,8 @@ class NvmlObserver:
     it hangs, crashes, or sees something that only a fresh one can be believed on: a card that vanished or answers
     "lost", "reset required" or "unknown error", a driver of another version than its library. A card that is gone for
     a fresh process too stays in the inventory as lost; the others are not touched.
+
+    How the cards are connected is asked for at the look after the first, and again when there are other cards.
 
     A ``problem`` keeps its wording while it lasts, so whoever tells people says it when it changes.
     """
@@ -49,6 +51,8 @@ class NvmlObserver:
         self._leaving: dict[GpuId, float] = {}  # when a MIG layout that is no more leaves the inventory, loop time
         self._doubted: frozenset[tuple[GpuId, str]] = frozenset()
         self._maimed = False  # some card is lost or silent
+        self._topology = Topology()
+        self._mapped: frozenset[GpuId] = frozenset()  # the cards of which it was asked for
 
     async def observe(self) -> Inventory:
         """The cards as they are now, or as last seen and ``stale``, after at most twice the timeout."""
@@ -91,7 +95,7 @@ class NvmlObserver:
                 if len(self._killed) >= STUCK_MAX:
                     return self._failed(f"{STUCK_MAX} processes hang in the NVIDIA driver: the machine needs a look")
                 self._process = NvmlProcess(self._environment)
-            answer = await self._process.look(self.timeout)
+            answer = await self._process.look(self.timeout, topology=self._to_be_mapped(self._process))
             if answer is None:
                 return f"the NVIDIA driver works for more than {self.timeout:g} s (is nvidia-persistenced running?)"
             return sight(answer)
@@ -103,6 +107,17 @@ class NvmlObserver:
             return self._failed(f"the process that asks the NVIDIA driver sent garbage: {error}")
         except OSError as error:
             return self._failed(f"cannot start the process that asks the NVIDIA driver: {error}")
+
+    def _to_be_mapped(self, process: NvmlProcess) -> bool:
+        """Whether to ask how the cards are connected: once for the same cards, and not before they were seen.
+
+        A driver that hangs at that question is asked for everything else first, and not for this again.
+        """
+        present = frozenset(uuid for uuid, gpu in self._known.items() if not gpu.lost)
+        if not process.answers or len(present) < 2 or present <= self._mapped:
+            return False
+        self._mapped, self._topology = present, Topology()
+        return True
 
     def _failed(self, sentence: str) -> str:
         """Give the process up. The next try comes at once, then later and later."""
@@ -149,6 +164,7 @@ class NvmlObserver:
         if found.error is not None:
             return self._stale(self._failed(f"the NVIDIA driver answers with error {found.error} ({found.text})"))
         self._failures = 0
+        self._topology = found.topology or self._topology
         self._doubted |= found.doubtful
         waiting = self._update(found)
         self._number()
@@ -156,7 +172,7 @@ class NvmlObserver:
         if waiting:
             self._discard()
             return self._stale(f"the NVIDIA driver does not know {', '.join(waiting)} for now: asking again")
-        return Inventory(tuple(self._known.values()), problem=self._problem(found))
+        return Inventory(tuple(self._known.values()), problem=self._problem(found), topology=self._topology)
 
     def _update(self, found: Sight) -> list[GpuId]:
         """Bring the known cards up to date. Returns those that are to be asked for again before they count as lost."""
@@ -210,7 +226,7 @@ class NvmlObserver:
         return None
 
     def _stale(self, problem: str) -> Inventory:
-        return Inventory(tuple(self._known.values()), stale=True, problem=problem)
+        return Inventory(tuple(self._known.values()), stale=True, problem=problem, topology=self._topology)
 
 
 def _lost(gpu: Gpu) -> Gpu:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from runnersd.model import Gpu, GpuId, GpuProcess
+from runnersd.machine.nvml.topology import topology
+from runnersd.model import Gpu, GpuId, GpuProcess, Topology
 
 #: NVML's return codes that name a card's end, a driver changed under us, and an error without a name (nvml.h).
 LOST, RESET_REQUIRED, MISMATCH, UNKNOWN = 15, 16, 18, 999
@@ -20,7 +21,8 @@ class Sight:
     Either ``absent`` (a sentence: no driver) or ``error`` (a code of NVML itself, ``text`` its name) is set, or the
     rest holds: ``gpus`` that answered, ``failed`` ones with their codes, ``nameless`` codes of cards that do not even
     say their UUID, the ``cards`` present whole or divided, and ``doubtful`` calls that ended in an unknown error.
-    ``silent`` are those of ``gpus`` whose processes the driver failed to list.
+    ``silent`` are those of ``gpus`` whose processes the driver failed to list. ``topology`` is there if it was asked
+    for.
     """
 
     absent: str | None = None
@@ -32,6 +34,7 @@ class Sight:
     cards: frozenset[GpuId] = frozenset()
     doubtful: frozenset[tuple[GpuId, str]] = frozenset()
     silent: frozenset[GpuId] = frozenset()
+    topology: Topology | None = None
 
 
 def sight(answer: Mapping[str, Any]) -> Sight:
@@ -76,6 +79,7 @@ def _sight(answer: Mapping[str, Any]) -> Sight:
         cards=frozenset(cards),
         doubtful=frozenset(doubtful),
         silent=frozenset(silent),
+        topology=topology(answer["topology"], gpus) if "topology" in answer else None,
     )
 
 

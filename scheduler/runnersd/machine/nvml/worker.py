@@ -11,6 +11,8 @@ An answer is one of
     {"error": code, "text": "as NVML calls it"}         NVML itself failed
     {"cards": [...], "nameless": [{"index", "error"}]}  cards, and indices whose card does not even say its UUID
 
+and the last of these has a "topology" too, when the request was {"topology": true}.
+
 NVML stays initialised from the first look to the end of the process, and no CUDA context is ever made.
 """
 
@@ -150,6 +152,46 @@ class Driver:
         self._runs = processes.runs
         return {"cards": cards, "nameless": self._nameless}
 
+    def topology(self) -> dict[str, Any]:
+        """How the whole cards are connected, as far as the driver says: where pairs of them meet on the bus, how many
+        NVLinks of each lead to which bus, and which pairs can use NVLink.
+        """
+        cards = [(handle, facts["uuid"]) for handle, facts in self._cards]
+        links = {uuid: found for handle, uuid in cards if (found := self._links(handle))}
+        levels: list[list[Any]] = []
+        peers: list[list[str]] = []
+        for place, (handle, uuid) in enumerate(cards):
+            for other, its in cards[place + 1 :]:
+                level = self._optional("nvmlDeviceGetTopologyCommonAncestor", handle, other)
+                if level is not None:
+                    levels.append([uuid, its, level])
+                if uuid in links and its in links:
+                    index = self._nvml.NVML_P2P_CAPS_INDEX_NVLINK
+                    if self._optional("nvmlDeviceGetP2PStatus", handle, other, index) == self._nvml.NVML_P2P_STATUS_OK:
+                        peers.append([uuid, its])
+        return {"levels": levels, "links": links, "peers": peers}
+
+    def _links(self, handle: Any) -> dict[str, int]:
+        """How many NVLinks of the card lead to which bus; those that do not say where have an empty one."""
+        found: dict[str, int] = {}
+        for link in range(self._nvml.NVML_NVLINK_MAX_LINKS):
+            active = self._optional("nvmlDeviceGetNvLinkState", handle, link)
+            if active is None:
+                break  # the card has no links, or no more
+            if active:
+                remote = self._optional("nvmlDeviceGetNvLinkRemotePciInfo", handle, link)
+                bus = b"" if remote is None else remote.busId
+                name = (bus.decode() if isinstance(bus, bytes) else bus).upper()
+                found[name] = found.get(name, 0) + 1
+        return found
+
+    def _optional(self, name: str, *arguments: Any) -> Any:
+        """A value that nothing depends on: None whatever is wrong."""
+        try:
+            return self._call(name, *arguments)
+        except self._nvml.NVMLError:
+            return None
+
     def _call(self, name: str, *arguments: Any) -> Any:
         self._sign()
         return getattr(self._nvml, name)(*arguments)
@@ -286,13 +328,15 @@ class Channel:
         self._socket = socket.socket(fileno=descriptor)
         self._signed = time.monotonic()
 
-    def asked(self) -> bool:
-        """Wait for the next request. False when there will be none."""
+    def asked(self) -> dict[str, Any] | None:
+        """Wait for the next request. None when there will be none."""
         header = self._receive(LENGTH.size)
-        if header is None or self._receive(LENGTH.unpack(header)[0]) is None:
-            return False
+        body = None if header is None else self._receive(LENGTH.unpack(header)[0])
+        if body is None:
+            return None
         self._signed = time.monotonic()
-        return True
+        request: dict[str, Any] = json.loads(body)
+        return request
 
     def answer(self, message: dict[str, Any]) -> None:
         """Send one answer."""
@@ -324,10 +368,13 @@ def main() -> int:
     except ImportError:
         return refuse(channel, "the Python package nvidia-ml-py is not installed")
     driver: Driver | None = None
-    while channel.asked():
+    while (request := channel.asked()) is not None:
         try:
             driver = driver or Driver(pynvml, channel.sign)
-            channel.answer(driver.look())
+            answer = driver.look()
+            if request.get("topology"):
+                answer["topology"] = driver.topology()
+            channel.answer(answer)
         except pynvml.NVMLError as error:
             if driver is None and error.value in NO_DRIVER:
                 channel.answer({"absent": NO_DRIVER[error.value]})
@@ -338,7 +385,7 @@ def main() -> int:
 
 def refuse(channel: Channel, why: str) -> int:
     """Answer everything with why there is nothing to see."""
-    while channel.asked():
+    while channel.asked() is not None:
         channel.answer({"absent": why})
     return 0
 
