@@ -106,6 +106,7 @@ class JobView(TypedDict):
     finished_at: float | None
     expected_start: float | None
     expected_start_range: NotRequired[list[float | None] | None]  #: from when to when, in four cases of five
+    caches: NotRequired[list[str]]  #: the words of `RUNNERS_CACHES` in its `env`, while it is not over
 
 
 class IntruderView(TypedDict):

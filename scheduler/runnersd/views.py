@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runners.api import (
+    SETTLED,
     WAITING,
     AheadJobView,
     AheadView,
@@ -28,6 +29,8 @@ from runnersd.planner.words import user_of
 
 #: Jobs that are named of those ahead of one.
 AHEAD = 5
+#: The variable of a job's `env` that says which caches it will use. Everyone sees it, so that nobody removes them.
+CACHES = "RUNNERS_CACHES"
 
 
 def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> JobView:
@@ -55,6 +58,9 @@ def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> J
     if expected is not None and job.state in WAITING:
         view["expected_start"] = expected.likely
         view["expected_start_range"] = range_view(expected)
+    caches = (job.spec.env or {}).get(CACHES)
+    if caches and job.state not in SETTLED:
+        view["caches"] = caches.replace(",", " ").split()
     return view
 
 
@@ -69,7 +75,7 @@ def detail_view(
     spec = job.spec.to_json()
     if not private:
         spec.pop("env", None)
-    return {
+    detail: JobDetailView = {
         "id": view["id"],
         "name": view["name"],
         "pipeline": view["pipeline"],
@@ -95,6 +101,9 @@ def detail_view(
         "pipeline_name": job.pipeline.name,
         "cwd": job.spec.workdir or job.pipeline.cwd,
     }
+    if "caches" in view:
+        detail["caches"] = view["caches"]
+    return detail
 
 
 def ahead_view(jobs: Sequence[Job]) -> AheadView:

@@ -60,7 +60,7 @@ ARGUMENTS = {
     "drain": ["0"],
     "undrain": ["0"],
 }
-NEEDS_NONE = {"validate", "up", "completion"}
+NEEDS_NONE = {"validate", "up", "completion", "caches"}
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS if command.name not in NEEDS_NONE])

@@ -348,7 +348,9 @@ def test_the_clients_methods_are_in_the_table() -> None:
         assert set(keywords) <= set(known), name
 
 
-@pytest.mark.parametrize(("page", "least"), [("docs/library.md", 4), ("docs/first_library.md", 3)])
+@pytest.mark.parametrize(
+    ("page", "least"), [("docs/library.md", 4), ("docs/first_library.md", 3), ("docs/caches.md", 2)]
+)
 def test_python_examples_use_what_there_is(page: str, least: int) -> None:
     examples = blocks(text_of(page), "python")
     assert len(examples) >= least

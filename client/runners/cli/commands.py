@@ -256,6 +256,27 @@ COMMANDS = (
         examples=["down", "down --now"],
     ),
     Command(
+        "caches",
+        "caches:caches",
+        "zarr caches: how large, who made and who uses them; remove some",
+        group=_DAEMON,
+        positionals=[
+            Positional("ACTION", "caches", "maybe", "ls (unless given), show, verify, rm or prune"),
+            Positional("CACHE", "cache", "any", "a cache, by its name or the beginning of it"),
+        ],
+        options=[
+            Option("--keep", "prune: those used longest ago, until the rest takes at most this (500GiB)", "SIZE"),
+            Option("--unused", "prune: those not used for this long (30d)", "TIME"),
+            Option("-n --dry-run", "rm, prune: only say what would go"),
+            Option("--directory", "where caches are (default: $CACHE_DIRECTORY, the daemon's)", "PATH", "file"),
+            _JSON,
+        ],
+        description="Never removes one that is in use, or that a queued job has in its RUNNERS_CACHES.\n"
+        "`verify` reads everything and exits 1 when something is damaged. Needs no daemon.",
+        to="look after caches",
+        examples=["caches", "caches show musdb-3f2a", "caches prune --keep 500GiB --unused 30d --dry-run"],
+    ),
+    Command(
         "completion",
         "completion:completion",
         "a script that completes commands, options, jobs and files",

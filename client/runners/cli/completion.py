@@ -7,6 +7,7 @@ gets a line for each word that fits: the word, a TAB, what it is. A last line `:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -196,6 +197,10 @@ def _of_kind(kind: str, command: Command, last: str, given: Sequence[str], socke
         return [(":file", "")]
     if kind == "command":
         return [(":file", "") if given else (":command", "")]
+    if kind == "caches":
+        return [(action, "") for action in ("ls", "show", "verify", "rm", "prune")]
+    if kind == "cache":
+        return _caches(given)
     if kind == "shell":
         return [(shell, "") for shell in SCRIPTS]
     if kind == "assignment":
@@ -211,6 +216,20 @@ def _of_kind(kind: str, command: Command, last: str, given: Sequence[str], socke
     except RunnersError:
         return []  # no daemon, no ids
     return []
+
+
+def _caches(given: Sequence[str]) -> list[tuple[str, str]]:
+    """The caches of `$CACHE_DIRECTORY`, for what is done to some of them."""
+    from runners.cache import layout, upkeep
+
+    if given[0] in ("ls", "prune"):
+        return []
+    try:
+        with layout.opened(layout.chosen_directory(os.environ.get("CACHE_DIRECTORY"))) as directory:
+            found = upkeep.entries(directory)
+    except (RunnersError, OSError):
+        return []
+    return [(one.id, said.size(one.bytes)) for one in found if one.id not in given]
 
 
 def _jobs(client: Client, command: Command, pipelines: bool, given: Sequence[str]) -> list[tuple[str, str]]:

@@ -28,7 +28,7 @@ class Option:
 
 
 class Positional:
-    """``FILE...``. ``count`` is ``one``, ``some`` (at least one), ``any`` or ``rest`` (a whole command)."""
+    """``FILE...``. ``count`` is ``one``, ``maybe``, ``some`` (at least one), ``any`` or ``rest`` (a whole command)."""
 
     __slots__ = ("count", "help", "kind", "name")
 
@@ -41,9 +41,13 @@ class Positional:
     @property
     def usage(self) -> str:
         """As `--help` shows it."""
-        return {"one": self.name, "some": f"{self.name}...", "any": f"[{self.name}...]", "rest": f"-- {self.name}..."}[
-            self.count
-        ]
+        return {
+            "one": self.name,
+            "maybe": f"[{self.name}]",
+            "some": f"{self.name}...",
+            "any": f"[{self.name}...]",
+            "rest": f"-- {self.name}...",
+        }[self.count]
 
 
 class Command:
@@ -224,11 +228,11 @@ def _place(command: Command, words: Words, loose: list[str]) -> None:
     if words.has("help"):
         return
     for positional in command.positionals:
-        if positional.count == "one":
+        if positional.count in ("one", "maybe"):
             taken, loose = loose[:1], loose[1:]
         else:
             taken, loose = loose, []
-        if not taken and positional.count != "any":
+        if not taken and positional.count not in ("any", "maybe"):
             wrong(command, f"{positional.name} is missing")
         for word in taken:
             for value in _values(command, positional.kind, positional.name, word):
