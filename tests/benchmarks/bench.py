@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import containers, supervisor_floor
+from benchmarks import caches, containers, supervisor_floor
 from benchmarks.table import Row, printed
 from engine import Unavailable
 from fake_nvml import CannotBuild, FakeDriver, build
@@ -200,13 +200,16 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "f": idle,
     "g": containers.throughput,
     "h": containers.hand_off,
+    "j": caches.reading,
 }
 
 
 def main() -> None:
     """Run the parts asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="a,b,c,f,g,h", help="which parts; c measures d and e too, h measures i")
+    parser.add_argument(
+        "--only", default="a,b,c,f,g,h,j", help="which parts; c measures d and e too, h measures i, j measures k"
+    )
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     flags = parser.parse_args()
     rows: list[Row] = []

@@ -314,6 +314,51 @@ def test_a_cache_is_not_removed_while_it_is_leased(there: Path) -> None:
         pickle.loads(pickle.dumps(group))
 
 
+def test_a_reader_that_is_overtaken_by_a_removal_has_no_lease(there: Path) -> None:
+    """Between the opening of the folder and of its lease, or of the lease and its lock, the cache is taken away."""
+    open_cache("made", {}, Build()).store.close()
+    [id] = names(there)
+    with layout.opened(str(there)) as directory:
+        folder = layout.open_folder(directory, id)
+        assert folder is not None
+        os.rename(there / id, there / ".trash")
+        assert locks.take_lease(directory, id, folder) is None
+        os.unlink(there / ".trash" / "lease")
+        assert locks.take_lease(directory, id, folder) is None
+        os.close(folder)
+
+
+def test_who_has_waited_at_a_lock_that_is_gone_locks_the_next(tmp_path: Path) -> None:
+    """Else two could build: one with the lock that was removed, and one with the new one."""
+    id = "made-0000000000000000"
+    lock_file = str(tmp_path / f".lock-{id}")
+    with layout.opened(str(tmp_path)) as directory:
+        first = locks.take_build_lock(directory, id, wait=True)
+        assert first is not None
+        got: list[Any] = []
+        waiting = threading.Thread(target=lambda: got.append(locks.take_build_lock(directory, id, wait=True)))
+        waiting.start()
+        while sum(link == lock_file for link in open_files()) < 2:
+            assert waiting.is_alive()
+        first.release()
+        waiting.join(30)
+        assert os.path.exists(lock_file)
+        assert locks.take_build_lock(directory, id, wait=False) is None
+        got[0].release()
+    assert os.listdir(tmp_path) == []
+
+
+def open_files() -> list[str]:
+    """What this process has open, by name."""
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:
+            links.append("")
+    return links
+
+
 # -- what may be wrong -------------------------------------------------------------------------------------------------
 
 

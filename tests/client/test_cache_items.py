@@ -68,10 +68,10 @@ def test_a_batch_is_written_in_whole_chunks_and_each_once(monkeypatch: pytest.Mo
     assert sorted(chunks) == sorted(set(chunks)) and len(chunks) == 3 * 26
 
 
-def test_chunks_are_of_about_a_mebibyte() -> None:
+def test_chunks_are_of_about_256_kibibytes() -> None:
     big = [{"x": np.zeros((256, 1024), np.float32)}] * 3
     assert group_of(big)["x"].chunks == (1, 256, 1024)  # type: ignore[union-attr]
-    assert group_of([{"x": np.zeros(1024, np.float32)}] * 3, batch=1000)["x"].chunks == (256, 1024)  # type: ignore[union-attr]
+    assert group_of([{"x": np.zeros(1024, np.float32)}] * 3, batch=1000)["x"].chunks == (64, 1024)  # type: ignore[union-attr]
 
 
 def test_no_items_are_items_too() -> None:
@@ -142,6 +142,7 @@ def test_several_are_taken_in_the_order_asked_for(cached: zarr.Group) -> None:
     assert [int(one["weight"] * 2) for one in read.__getitems__(wanted)] == [40, 3, 102, 3, 102, 17]
     np.testing.assert_array_equal(read.take(wanted)["x"][:, 2, 4], [40, 3, 102, 3, 102, 17])
     assert [int(one["weight"] * 2) for one in read[10:16:2]] == [10, 12, 14]
+    assert read.take([])["x"].shape == (0, 3, 5)
     with pytest.raises(IndexError):
         read.take([COUNT])
 
