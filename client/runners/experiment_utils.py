@@ -60,18 +60,16 @@ def load_experiment(path_to_yml_file: str | os.PathLike[str]) -> tuple[dict[str,
     config = configs.read_config(path)
     if configs.is_new(config):
         config = new_experiment(config, path)
-        saved = save_config(config)
-        exp = comet.connect(config)
-        if exp is not None:
-            _log(config, exp, saved)
-        path = saved
+        path = save_config(config)
         located = config
     else:
         try:
             located = configs.placed(config, config["info"]["experiment_key"], _artifacts())
         except InvalidRequest as error:
             raise InvalidRequest(f"cannot use {path}: {error}") from None
-        exp = comet.connect(located)
+    exp = comet.connect(located)
+    if exp is not None:
+        _log(config, exp, path)
     job.joined(located, exp)
     return config, exp, path
 

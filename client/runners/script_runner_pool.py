@@ -78,6 +78,7 @@ def _pipeline(scripts: Sequence[Mapping[str, Any]], max_workers: int, client: Cl
     import yaml
 
     from . import config
+    from .cli.submission import experiments_of
     from .errors import InvalidPipeline, InvalidRequest, Problem
     from .pipeline.files import load_text
 
@@ -94,11 +95,17 @@ def _pipeline(scripts: Sequence[Mapping[str, Any]], max_workers: int, client: Cl
     directories = client.status(limit=1)["daemon"].get("directories", {})
     try:
         environment = config.job_environment(dict(os.environ))
-        return load_text(text, file="scripts", environment=environment, daemon_directories=directories)
+        loaded = load_text(text, file="scripts", environment=environment, daemon_directories=directories)
+        experiments = experiments_of([loaded])
     except InvalidPipeline as error:
         # There is no file that a line could be looked up in.
         problems = [Problem(one.path.replace("jobs[", "scripts[", 1), one.message) for one in error.problems]
         raise InvalidPipeline("cannot run the scripts:", problems) from None
+    if experiments is None:
+        return loaded.spec
+    client.submit([_submission(loaded.spec)], dry_run=True)  # what the daemon refuses is not made
+    [spec] = experiments.make(config.code_directory or os.getcwd())
+    return spec
 
 
 def _submission(spec: PipelineSpec) -> dict[str, Any]:

@@ -154,6 +154,11 @@ def supplementary(groups: Sequence[int], gid: int, privileged: Collection[int]) 
     return tuple(group for group in dict.fromkeys(groups) if group not in privileged and group not in (0, gid))
 
 
+def experiment_folder(path: str | None) -> str | None:
+    """The folder of an experiment's configuration, where that is named in full, as the client does."""
+    return str(PurePosixPath(path).parent) if path and path.startswith("/") else None
+
+
 def _ours(job: Job, gpus: Sequence[GpuId], inventory: Sequence[Gpu]) -> dict[str, str]:
     """What `runners` itself says. Cards by full UUID in PCI order; without cards an empty list."""
     order = {gpu.uuid: gpu.index for gpu in inventory}

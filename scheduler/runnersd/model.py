@@ -332,3 +332,4 @@ class Launch:
     grace: float
     log_max: int
     container: ContainerSpec | None = None
+    experiment: str | None = None  #: the folder whose record is told of the attempt; of host jobs

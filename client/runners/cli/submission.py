@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runners.client import Client
+    from runners.experiments.submission import Experiments
     from runners.pipeline.files import Loaded
 
 
@@ -71,6 +72,19 @@ def load_all(files: list[str], client: Client) -> list[Loaded]:
     if messages:
         raise InvalidPipeline("\n".join(messages))
     return loaded
+
+
+def experiments_of(loaded: Sequence[Loaded]) -> Experiments | None:
+    """The experiments that jobs of pipelines name, looked at; None where there are none.
+
+    Raises:
+        InvalidPipeline: some will not do.
+    """
+    if not any(job.experiment or job.comet_offline for one in loaded for job in one.spec.jobs):
+        return None
+    from runners.experiments.submission import Experiments
+
+    return Experiments(loaded)
 
 
 def of_files(error: InvalidPipeline, files: list[str], loaded: Sequence[Loaded]) -> InvalidPipeline:

@@ -17,7 +17,7 @@ from runners.spec import PipelineSpec
 
 from .options import Words
 from .sentences import advice, print_json, queued, say, summary
-from .submission import load_all, of_files, surroundings
+from .submission import Surroundings, experiments_of, load_all, of_files, surroundings
 from .wait import left_running, until_over, verdict
 
 
@@ -28,29 +28,24 @@ def submit(words: Words) -> int:
     if name and len(files) > 1:
         raise InvalidRequest(f"cannot submit: --name is one pipeline's name, and there are {len(files)} files")
     loaded = load_all(files, client)
+    experiments = experiments_of(loaded)
     ours = surroundings()
-    wires = [
-        to_wire(
-            one.spec,
-            cwd=ours.cwd,
-            environment=ours.env,
-            umask=ours.umask,
-            after=[int(id) if id.isdigit() else id for id in words.all("after")],
-            hold=words.has("hold"),
-            priority=words.number("priority"),
-        )
-        for one in loaded
-    ]
-    if name:
-        wires[0]["name"] = name
+    wires = _wires([one.spec for one in loaded], ours, words)
     stays = (words.has("wait") or words.has("follow")) and not dry_run
     stream = subscribe(client) if stays else None
     try:
         names = [wire["name"] for wire in wires]
         try:
+            if experiments is not None and not dry_run:
+                client.submit(wires, dry_run=True)  # what the daemon refuses is not made
+                wires = _wires(experiments.make(ours.cwd), ours, words)
             made = client.submit(wires, dry_run=dry_run)
-        except InvalidPipeline as error:
-            raise of_files(error, files, loaded) from None
+        except InvalidRequest as error:
+            if experiments is not None:
+                experiments.undo()
+            if isinstance(error, InvalidPipeline):
+                raise of_files(error, files, loaded) from None
+            raise
         except DaemonUnreachable:
             if dry_run:  # the files are right, and that much can be said
                 _show([_made_of(one.spec) for one in loaded], names, words)
@@ -67,10 +62,32 @@ def submit(words: Words) -> int:
             stream.close()
 
 
+def _wires(specs: Sequence[PipelineSpec], ours: Surroundings, words: Words) -> list[dict[str, Any]]:
+    """What is sent: the pipelines, with what the command line and the surroundings say."""
+    wires = [
+        to_wire(
+            spec,
+            cwd=ours.cwd,
+            environment=ours.env,
+            umask=ours.umask,
+            after=[int(id) if id.isdigit() else id for id in words.all("after")],
+            hold=words.has("hold"),
+            priority=words.number("priority"),
+        )
+        for spec in specs
+    ]
+    name = words.text("name")
+    if name:
+        wires[0]["name"] = name
+    return wires
+
+
 def validate(words: Words) -> int:
     """Check files, and show what they would queue."""
     files, client = words.all("FILE"), Client(words.text("socket"))
-    specs = [one.spec for one in load_all(files, client)]
+    loaded = load_all(files, client)
+    experiments_of(loaded)
+    specs = [one.spec for one in loaded]
     if words.has("json"):
         documents = [_document(spec) for spec in specs]
         print_json(documents[0] if len(documents) == 1 else {"pipelines": documents})

@@ -121,6 +121,8 @@ def with_key(value: Any, key: str) -> Any:
 def override(config: dict[str, Any], path: str, value: Any) -> None:
     """Set the value at a dotted key, in place. Its last part may be new; what is above it must be there.
 
+    A number in a form that YAML takes for text (`1e-4`) becomes one where a number was.
+
     >>> config = {"train_config": {"lr": 0.1}}
     >>> override(config, "train_config.lr", 0.01)
     >>> config
@@ -137,7 +139,16 @@ def override(config: dict[str, Any], path: str, value: Any) -> None:
             raise InvalidRequest(
                 f"cannot set {path}: `{'.'.join(above[: position + 1])}` is no mapping in the experiment"
             )
-    at[last] = value
+    at[last] = _like(at.get(last), value)
+
+
+def _like(before: Any, value: Any) -> Any:
+    if isinstance(value, str) and isinstance(before, int | float) and not isinstance(before, bool):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def replace_every(config: dict[str, Any], name: str, value: Any) -> int:
@@ -161,7 +172,7 @@ def replace_every(config: dict[str, Any], name: str, value: Any) -> int:
     def visit(mapping: dict[str, Any]) -> None:
         nonlocal found
         if name in mapping:
-            mapping[name] = value
+            mapping[name] = _like(mapping[name], value)
             found += 1
 
     walk(config, visit)

@@ -23,6 +23,24 @@ def save_config(config: Mapping[str, Any]) -> str:
     """
     from runners.utils import dump_yaml
 
+    path = place_for(config)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        dump_yaml(config, partial)
+        os.replace(partial, path)
+    finally:
+        if os.path.lexists(partial):
+            os.unlink(partial)
+    return path
+
+
+def place_for(config: Mapping[str, Any]) -> str:
+    """Where a configuration is saved: the path of its `config.yml`, which may not be another experiment's.
+
+    Raises:
+        InvalidRequest: the configuration names no folder, or another experiment is there.
+    """
     from .configs import info_of
 
     info = info_of(config)
@@ -36,14 +54,6 @@ def save_config(config: Mapping[str, Any]) -> str:
             f"cannot save the experiment: {folder} holds the experiment {there} already; "
             "put ${EXPERIMENT_KEY} into `info.output_folder`, so that each has a folder of its own"
         )
-    os.makedirs(folder, exist_ok=True)
-    partial = f"{path}.{os.getpid()}.partial"
-    try:
-        dump_yaml(config, partial)
-        os.replace(partial, path)
-    finally:
-        if os.path.lexists(partial):
-            os.unlink(partial)
     return path
 
 

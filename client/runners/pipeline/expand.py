@@ -55,6 +55,7 @@ class Expansion:
         self.library = Library(read_file, directories, self.check.add)
         self.document: dict[str, Any] = {}
         self.missing: list[str] = []  #: full names below which jobs could not be made; an empty one means anywhere
+        self.combinations: list[dict[str, Any]] = []  #: of each job's matrix: the values by key
         self._jobs: list[dict[str, Any]] = []
         self._origins: list[Origin] = []  #: one a job
         self._entries: list[Origin] = []  #: one an entry
@@ -329,6 +330,7 @@ class Expansion:
             own = job["name"] if "name" in values and values["name"].dynamic else name + label(combination)
             job["name"] = f"{scope.prefix}{own}"
             self._jobs.append(job)
+            self.combinations.append({key: scalar.value for key, scalar in combination.items()})
             wanted = origin.values.get("needs")
             if combination is found[0] or (wanted is not None and wanted.dynamic):
                 needs = [*scope.needs, *self._needs(scope, origin, combination, above, nested=bool(scope.prefix))]

@@ -21,10 +21,12 @@ from runners.spec import PipelineSpec
 
 
 class Loaded(NamedTuple):
-    """A file's pipeline, and ``locate``: what is wrong at a key path of its document, said of a line of a file."""
+    """A file's pipeline; ``locate``: what is wrong at a key path of its document, said of a line of a file; and each
+    job's values of its matrix, by key."""
 
     spec: PipelineSpec
     locate: Callable[[Path, str], Problem]
+    combinations: Sequence[Mapping[str, Any]]
 
 
 def load(
@@ -67,8 +69,8 @@ def load_text(
     environment: Mapping[str, str],
     daemon_directories: Mapping[str, str] | None = None,
     now: float | None = None,
-) -> PipelineSpec:
-    """The pipeline in a text that is in no file, as :func:`load` reads one: ``file`` is what messages call it.
+) -> Loaded:
+    """The pipeline in a text that is in no file, as :func:`load_located` reads one: ``file`` is what messages call it.
 
     Files that it names are relative to the working directory.
     """
@@ -76,7 +78,7 @@ def load_text(
     def read_file(path: str, regular: bool) -> tuple[str, bytes]:
         return _read_file(path, regular) if regular else (file, text)
 
-    return _load(file, read_file, environment, daemon_directories, now).spec
+    return _load(file, read_file, environment, daemon_directories, now)
 
 
 def _load(
@@ -103,7 +105,7 @@ def _load(
             gc.enable()
     if spec is None or expansion.check.count:
         raise InvalidPipeline(f"cannot use {file}:", _in_order(expansion.check.problems, expansion.library.files))
-    return Loaded(spec, expansion.locate)
+    return Loaded(spec, expansion.locate, expansion.combinations)
 
 
 def _read_file(path: str, regular: bool) -> tuple[str, bytes]:

@@ -17,7 +17,8 @@ Combination = Mapping[str, Scalar]
 #: Told of a mistake: the message, the line, and the key path below the matrix.
 Wrong = Callable[[str, int, Path], None]
 
-_KEY = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+#: With dots between its parts it may be a key of an experiment's configuration: `train_config.lr`.
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 _BLANKS = re.compile(r"\s+")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 

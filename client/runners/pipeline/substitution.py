@@ -13,19 +13,21 @@ DIRECTORIES: Final = ("DATA_DIRECTORY", "CACHE_DIRECTORY", "ARTIFACTS_DIRECTORY"
 
 _DIRECTORY = re.compile(r"\$\{(" + "|".join(DIRECTORIES) + r")\}")
 _PLACEHOLDER = re.compile(r"\$\{\{([^{}]*)\}\}")
-_MATRIX_KEY = re.compile(r"\s*matrix\.([A-Za-z0-9_-]+)\s*", re.ASCII)
+_MATRIX_KEY = re.compile(r"\s*matrix\.([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*", re.ASCII)
 
 
-#: Stand around a directory's name while YAML is scanned: within `[ ]` and `{ }` a brace of `${X}` would end the text.
+#: Stand around a variable's name while YAML is scanned: within `[ ]` and `{ }` a brace of `${X}` would end the text.
 _OPENS, _CLOSES = "\ue000", "\ue001"
-_MASKED = re.compile(_OPENS + "(" + "|".join(DIRECTORIES) + ")" + _CLOSES)
+_OURS = "|".join((*DIRECTORIES, "EXPERIMENT_KEY", "EXPERIMENT_PATH"))
+_TO_MASK = re.compile(r"\$\{(" + _OURS + r")\}")
+_MASKED = re.compile(_OPENS + "(" + _OURS + ")" + _CLOSES)
 
 
 def masked(source: str) -> str:
-    """A file's text in which the directories' placeholders are plain words to YAML, comments and quotes included."""
+    """A file's text in which our variables' placeholders are plain words to YAML, comments and quotes included."""
     if "${" not in source or _OPENS in source or _CLOSES in source:
         return source
-    return _DIRECTORY.sub(rf"{_OPENS}\1{_CLOSES}", source)
+    return _TO_MASK.sub(rf"{_OPENS}\1{_CLOSES}", source)
 
 
 def unmasked(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from runnersd.config import Config
@@ -12,6 +13,7 @@ from runnersd.environment import (
     container_mounts,
     container_workdir,
     directories_of,
+    experiment_folder,
     host_environment,
 )
 from runnersd.machine import ContainerLauncher, LaunchFailed
@@ -44,13 +46,15 @@ class Launches:
         return Launch(
             run=run,
             argv=argv_of(spec),
-            environment=host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
+            environment=comet_environment(self.config, submitted)
+            | host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
             cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
             umask=pipeline.umask,
             submitter=pipeline.submitter if self._change_user else None,
             gpus=job.gpus,
             grace=spec.grace,
             log_max=self.config.jobs.log_max,
+            experiment=experiment_folder(spec.experiment),
         )
 
     async def _container(self, job: Job, run: RunName) -> Launch:
@@ -68,7 +72,9 @@ class Launches:
         return Launch(
             run=run,
             argv=argv_of(spec, "sh"),
-            environment=container_environment(job, submitted, job.gpus, self.inventory.gpus, directories, home),
+            environment=comet_environment(self.config, submitted)
+            | ({"RUNNERS_IMAGE": image.id} if spec.experiment else {})
+            | container_environment(job, submitted, job.gpus, self.inventory.gpus, directories, home),
             cwd=container_workdir(pipeline.cwd, spec.workdir),
             umask=pipeline.umask,
             submitter=who if self._change_user else None,
@@ -99,3 +105,13 @@ def configured(config: Config) -> dict[str, str | None]:
     """The directories that the configuration gives to jobs whose submitters' environments name none."""
     named = config.directories
     return {"data": named.data, "cache": named.cache, "artifacts": named.artifacts, "nussl": named.nussl}
+
+
+def comet_environment(config: Config, submitted: Mapping[str, str]) -> dict[str, str]:
+    """What the configuration says of experiments on Comet, where a job and its submitter do not."""
+    comet = config.comet
+    workspace = submitted.get("COMET_WORKSPACE") or comet.workspace
+    return {
+        **({"RUNNERS_COMET_OFFLINE": "1"} if comet.offline else {}),
+        **({"COMET_WORKSPACE": workspace} if workspace else {}),
+    }

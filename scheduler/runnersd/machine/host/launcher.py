@@ -156,6 +156,7 @@ class HostLauncher:
             run=name, record=path, out=out, err=err, argv=launch.argv, cwd=launch.cwd, umask=launch.umask,
             environment={**launch.environment, "RUNNERS_RUN": name}, grace=launch.grace, log_max=launch.log_max,
             uid=who.uid if who else None, gid=who.gid if who else None, groups=who.groups if who else (),
+            experiment=launch.experiment,
         )  # fmt: skip
         attempt.order, attempt.cards = order.pack(), launch.gpus
         try:

@@ -36,11 +36,14 @@ _CUT = int(socket.MSG_CTRUNC)  # as a flag it would be slow
 
 
 class Order:
-    """One attempt, as its supervisor needs it. ``uid`` is None where it runs as the daemon's own user."""
+    """One attempt, as its supervisor needs it. ``uid`` is None where it runs as the daemon's own user.
+
+    ``experiment`` is the folder whose record is told of it, if there is one.
+    """
 
     __slots__ = (
-        "argv", "cwd", "environment", "err", "gid", "grace", "groups", "log_max", "out", "record", "run", "uid",
-        "umask", )  # fmt: skip
+        "argv", "cwd", "environment", "err", "experiment", "gid", "grace", "groups", "log_max", "out", "record", "run",
+        "uid", "umask", )  # fmt: skip
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class Order:
         uid: int | None = None,
         gid: int | None = None,
         groups: Sequence[int] = (),
+        experiment: str | None = None,
     ) -> None:
         self.run = run
         self.record = record
@@ -72,6 +76,7 @@ class Order:
         self.uid = uid
         self.gid = gid
         self.groups = groups
+        self.experiment = experiment
 
     def pack(self) -> bytes:
         """As bytes for :meth:`unpack`: both ends are the same interpreter."""

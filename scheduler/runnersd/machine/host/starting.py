@@ -36,6 +36,27 @@ def start(order: orders.Order, out: int, err: int) -> int:
         raise LaunchError(f"cannot run {' '.join(order.argv)!r}: {error}") from error
 
 
+def become_submitter(order: orders.Order) -> None:
+    """Take on the rights and the umask that the order's job has, for good. Only in a child: there is no way back.
+
+    Raises:
+        LaunchError: it did not work.
+    """
+    os.umask(order.umask)
+    if order.uid is None or _is_us(order):
+        return
+    uid, gid = order.uid, order.gid
+    assert gid is not None
+    try:
+        os.setgroups(list(order.groups))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: {error.strerror}") from error
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or set(os.getgroups()) != set(order.groups):
+        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: the change of user did not hold")
+
+
 def _is_us(order: orders.Order) -> bool:
     """Whether nothing would change by becoming the order's user: root's own jobs under root's daemon."""
     same = order.uid == os.getuid() == os.geteuid() and order.gid == os.getgid() == os.getegid()
@@ -112,17 +133,7 @@ def _become_job(order: orders.Order, out: int, err: int) -> NoReturn:
     os.setsid()
     os.dup2(out, 1)
     os.dup2(err, 2)
-    uid, gid = order.uid, order.gid
-    assert uid is not None and gid is not None
-    try:
-        os.setgroups(list(order.groups))
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    except OSError as error:
-        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: {error.strerror}") from error
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or set(os.getgroups()) != set(order.groups):
-        raise LaunchError(f"cannot run {order.argv[0]!r} as user {uid}: the change of user did not hold")
-    os.umask(order.umask)
+    become_submitter(order)
     _enter(order)
     for number in _DEFAULTED:
         if signal.getsignal(number) is signal.SIG_IGN:

@@ -107,6 +107,10 @@ class Supervisor:
             time.sleep(_SAVE_AGAIN)
             self._save(_EVER)
 
+    def retire(self) -> None:
+        """Take no other order: a child that cannot be killed would be taken for one of the next attempt's."""
+        self._hang_up()
+
     def patience(self, deadline: float | None = None) -> float | None:
         """Milliseconds to wait for something to happen, until this deadline (on the monotonic clock) at the longest."""
         self._save(time.monotonic())

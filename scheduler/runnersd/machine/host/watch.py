@@ -78,11 +78,13 @@ class Watch:
         if not taken:
             return ("exists",)
         try:
+            self._note("started")
             try:
                 self._start()
             except LaunchError as error:
                 why = str(error)[: record.REASON_LIMIT]
                 self._write(record.line(failed=why))
+                self._note("ended", failed=why)
                 return "failed", why
             self._watch()
             return self._finish()
@@ -248,7 +250,18 @@ class Watch:
         truncated = self.streams[0].truncated or self.streams[1].truncated
         code, finished = os.waitstatus_to_exitcode(self.status), time.time()
         self._write(record.ended(code, finished, self.peak, truncated, self.told))
+        end = {"exit_code": code} if code >= 0 else {"signal": -code}
+        self._note("ended", **end, peak_memory=self.peak)
         return "over", code, finished, self.peak, truncated, self.told
+
+    def _note(self, event: str, **facts: object) -> None:
+        """Tell the experiment, if there is one."""
+        if self.order.experiment is None:
+            return
+        from . import noting
+
+        if not noting.note(self.order, event, facts):
+            self.supervisor.retire()
 
     def _append(self, data: bytes) -> None:
         try:
