@@ -47,6 +47,7 @@ def test_what_is_misspelt_names_the_nearest(cli: Cli, words: list[str], near: st
 #: Words with which each command gets as far as the daemon.
 ARGUMENTS = {
     "submit": ["job.yml"],
+    "sweep": ["sweep.yml"],
     "run": ["--", "true"],
     "show": ["1"],
     "logs": ["1"],
@@ -66,6 +67,7 @@ NEEDS_NONE = {"validate", "up", "completion", "caches"}
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS if command.name not in NEEDS_NONE])
 def test_without_a_daemon_every_command_exits_3_and_names_up(cli: Cli, tmp_path: Path, name: str) -> None:
     (tmp_path / "job.yml").write_text("command: 'true'\n")
+    (tmp_path / "sweep.yml").write_text(f"info: {{output_folder: '{tmp_path}/x'}}\nseed: 0\nsweep: [{{seed: [1]}}]\n")
     done = cli("--socket", "/nowhere/s", name, *ARGUMENTS.get(name, []), cwd=tmp_path)
     assert done.returncode == (125 if name == "run" else 3)
     assert done.stdout == ""

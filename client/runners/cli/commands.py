@@ -7,6 +7,17 @@ from .options import Command, Option, Positional
 _JSON = Option("--json", "one JSON document and nothing else")
 _IDS = Positional("ID", "jobs", "some", "a job (12), or a pipeline (p3) for all of its jobs")
 _DRY_RUN = Option("--dry-run", "only say who would start earlier or later for it")
+#: What `submit` and `sweep` take.
+_SUBMISSION = [
+    Option("--dry-run", "queue nothing: check everything, and say when the jobs would start"),
+    Option("-w --wait", "wait until all jobs are over; print a line for each that ends"),
+    Option("-f --follow", "watch them run until all are over"),
+    Option("--hold", "queue them held; `release` lets them start"),
+    Option("--after", "start when these earlier jobs have succeeded", "ID", "ids"),
+    Option("--priority", "-100 to 100, of all its jobs; above 0 is for operators", "N", "number"),
+    Option("--name", "the pipeline's name, in place of the file's", "S"),
+    _JSON,
+]
 _REASON = Option("--reason", "why, for everyone who looks", "TEXT")
 
 #: Groups in the order `--help` shows them.
@@ -21,16 +32,7 @@ COMMANDS = (
         "queue the jobs of pipeline files",
         group=_RUN,
         positionals=[Positional("FILE", "file", "some", "pipeline files; all are queued, or none")],
-        options=[
-            Option("--dry-run", "queue nothing: check everything, and say when the jobs would start"),
-            Option("-w --wait", "wait until all jobs are over; print a line for each that ends"),
-            Option("-f --follow", "watch them run until all are over"),
-            Option("--hold", "queue them held; `release` lets them start"),
-            Option("--after", "start when these earlier jobs have succeeded", "ID", "ids"),
-            Option("--priority", "-100 to 100, of all its jobs; above 0 is for operators", "N", "number"),
-            Option("--name", "the pipeline's name, in place of the file's", "S"),
-            _JSON,
-        ],
+        options=_SUBMISSION,
         description="Prints the pipeline's id and its jobs'. Exits 1 when a job waited for did not succeed.\n"
         "Ctrl-C leaves the jobs running.",
         examples=[
@@ -39,6 +41,20 @@ COMMANDS = (
             "submit eval.yml --after p3",
             "submit a.yml b.yml --json",
         ],
+    ),
+    Command(
+        "sweep",
+        "sweep:sweep",
+        "make an experiment in many variants, and queue their jobs",
+        group=_RUN,
+        positionals=[Positional("FILE", "file", "one", "an experiment's file with a `sweep`")],
+        options=[
+            Option("-g --gpus", "cards of each training and evaluation", "N", "number"),
+            Option("--num-jobs", "at most so many of its jobs at once", "N", "number"),
+            *_SUBMISSION,
+        ],
+        description="Each stage runs for every combination, one after the other: cache, train, evaluate, analyze.",
+        examples=["sweep musdb.yml --dry-run", "sweep musdb.yml --gpus 1 --num-jobs 4 --follow"],
     ),
     Command(
         "validate",

@@ -12,7 +12,7 @@ from runners.client import Client
 from runners.errors import DaemonUnreachable, InvalidPipeline, InvalidRequest
 from runners.events import EventStream
 from runners.following import subscribe
-from runners.pipeline.files import to_wire
+from runners.pipeline.files import Loaded, to_wire
 from runners.spec import PipelineSpec
 
 from .options import Words
@@ -24,10 +24,14 @@ from .wait import left_running, until_over, verdict
 def submit(words: Words) -> int:
     """Queue all the files' jobs, or none; then wait for them or watch them, if asked to."""
     files, client = words.all("FILE"), Client(words.text("socket"))
-    name, dry_run = words.text("name"), words.has("dry-run")
-    if name and len(files) > 1:
+    if words.text("name") and len(files) > 1:
         raise InvalidRequest(f"cannot submit: --name is one pipeline's name, and there are {len(files)} files")
-    loaded = load_all(files, client)
+    return queue(client, files, load_all(files, client), words)
+
+
+def queue(client: Client, files: list[str], loaded: Sequence[Loaded], words: Words) -> int:
+    """Queue what was read from files, as the options of `submit` say, with the experiments that it names made."""
+    dry_run = words.has("dry-run")
     experiments = experiments_of(loaded)
     ours = surroundings()
     wires = _wires([one.spec for one in loaded], ours, words)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from runners.errors import InvalidRequest
@@ -83,7 +83,7 @@ def placed(config: Mapping[str, Any], key: str, artifacts: str | None) -> dict[s
     """A new experiment's configuration with its key everywhere that the placeholder stands, and its folder.
 
     Without an `output_folder` that is `<artifacts>/<project_name>/<key>`; a relative one is below ``artifacts``, and
-    below the working directory where that is None.
+    below the working directory where that is None. A `sweep` is no part of the experiments that it makes.
 
     >>> placed({"info": {"project_name": "musdb"}, "model": "${EXPERIMENT_KEY}.pth"}, "k3y", "/srv")
     {'info': {'project_name': 'musdb', 'experiment_key': 'k3y', 'output_folder': '/srv/musdb/k3y'}, 'model': 'k3y.pth'}
@@ -91,7 +91,7 @@ def placed(config: Mapping[str, Any], key: str, artifacts: str | None) -> dict[s
     Raises:
         InvalidRequest: there is no folder to put it into.
     """
-    made: dict[str, Any] = with_key(config, key)
+    made: dict[str, Any] = with_key({name: value for name, value in config.items() if name != "sweep"}, key)
     info = made["info"]
     info["experiment_key"] = key
     folder = info.get("output_folder")
@@ -151,29 +151,37 @@ def _like(before: Any, value: Any) -> Any:
     return value
 
 
-def replace_every(config: dict[str, Any], name: str, value: Any) -> int:
-    """Set every key of that name, however deep, in place; how many there were.
+def change(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Set values in place: at dotted keys, and of keys without dots every one of that name, however deep.
 
-    >>> config = {"lr": 1, "train_config": {"lr": 1}}
-    >>> replace_every(config, "lr", 2), config
-    (2, {'lr': 2, 'train_config': {'lr': 2}})
+    Raises:
+        InvalidRequest: a dotted key leads through what is not a mapping.
     """
-    found = 0
+    for key, value in changes.items():
+        if "." in key:
+            override(config, key, value)
+        else:
+            for mapping in _holding(config, key):
+                mapping[key] = _like(mapping[key], value)
 
-    def walk(at: Any, visit: Callable[[dict[str, Any]], None]) -> None:
-        if isinstance(at, dict):
-            for item in at.values():
-                walk(item, visit)
-            visit(at)
-        elif isinstance(at, list | tuple):
-            for item in at:
-                walk(item, visit)
 
-    def visit(mapping: dict[str, Any]) -> None:
-        nonlocal found
-        if name in mapping:
-            mapping[name] = _like(mapping[name], value)
-            found += 1
+def has(config: Mapping[str, Any], name: str) -> bool:
+    """Whether there is a key of that name, however deep. A `sweep` does not count.
 
-    walk(config, visit)
+    >>> has({"train_config": {"lr": 1}, "sweep": {"over": {"lr_max": [2]}}}, "lr")
+    True
+    >>> has({"train_config": {"lr": 1}, "sweep": {"over": {"lr_max": [2]}}}, "lr_max")
+    False
+    """
+    return any(_holding({key: value for key, value in config.items() if key != "sweep"}, name))
+
+
+def _holding(at: Any, name: str) -> list[dict[str, Any]]:
+    """Every mapping that has the key."""
+    found: list[dict[str, Any]] = []
+    below = at.values() if isinstance(at, dict) else at if isinstance(at, list | tuple) else ()
+    if isinstance(at, dict) and name in at:
+        found.append(at)
+    for item in below:
+        found += _holding(item, name)
     return found

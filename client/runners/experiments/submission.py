@@ -9,8 +9,10 @@ import contextlib
 import copy
 import getpass
 import hashlib
+import itertools
 import os
 import platform
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 #: What stands for the path of an experiment's configuration, beside the key's placeholder.
 _PATH = "${EXPERIMENT_PATH}"
+_PATHS = "${EXPERIMENT_PATHS}"
 
 
 @dataclass(slots=True)
@@ -95,9 +98,10 @@ class Experiments:
                 with open(os.path.join(home, diff), "wb") as file:
                     file.write(code.diff)
             for at in one.jobs:
-                _note(home, spec.name, jobs[at], code, diff)
                 jobs[at] = with_experiment(jobs[at], one.key, one.path)
-        return replace(spec, jobs=tuple(jobs))
+                _note(home, spec.name, jobs[at], code, diff)
+        paths = [one.path for one in wanted]
+        return replace(spec, jobs=tuple(with_paths(job, paths) for job in jobs))
 
 
 def with_comet(job: JobSpec) -> JobSpec:
@@ -123,6 +127,15 @@ def with_experiment(job: JobSpec, key: str, path: str) -> JobSpec:
     )
 
 
+def with_paths(job: JobSpec, paths: Sequence[str]) -> JobSpec:
+    """A job with the paths of all its pipeline's experiments in its command, where `${EXPERIMENT_PATHS}` stands: in a
+    text quoted for the shell, in a list a word each."""
+    if isinstance(job.command, str):
+        return replace(job, command=job.command.replace(_PATHS, shlex.join(paths)))
+    words = [(word,) if word != _PATHS else tuple(paths) for word in job.command]
+    return replace(job, command=tuple(itertools.chain.from_iterable(words)))
+
+
 class _Look:
     """Looks at the experiments of pipelines, each file read once. Nothing is made."""
 
@@ -141,8 +154,9 @@ class _Look:
             path = os.path.join(os.path.dirname(beside), job.experiment)
             try:
                 config = self._config(path)
-                changes = {key: value for key, value in one.combinations[at].items() if "." in key or key in config}
-                combination = sorted(one.combinations[at].items()) if configs.is_new(config) else []
+                values = one.combinations[at]
+                changes = {key: values[key] for key in values if "." in key or configs.has(config, key)}
+                combination = sorted(values.items()) if configs.is_new(config) else []
                 identity = (os.path.realpath(path), repr(combination))
                 if identity not in found:
                     found[identity] = self._one(path, config, changes)
@@ -168,8 +182,7 @@ class _Look:
                 )
             return Wanted(config, os.path.abspath(path), new=False)
         try:
-            for key, value in changes.items():
-                configs.override(config, key, value)
+            configs.change(config, changes)
         except InvalidRequest as error:
             raise InvalidRequest(f"cannot use {path}: {error}") from None
         made = new_experiment(config, path)

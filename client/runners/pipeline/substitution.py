@@ -18,7 +18,7 @@ _MATRIX_KEY = re.compile(r"\s*matrix\.([A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)\s*",
 
 #: Stand around a variable's name while YAML is scanned: within `[ ]` and `{ }` a brace of `${X}` would end the text.
 _OPENS, _CLOSES = "\ue000", "\ue001"
-_OURS = "|".join((*DIRECTORIES, "EXPERIMENT_KEY", "EXPERIMENT_PATH"))
+_OURS = "|".join((*DIRECTORIES, "EXPERIMENT_KEY", "EXPERIMENT_PATH", "EXPERIMENT_PATHS"))
 _TO_MASK = re.compile(r"\$\{(" + _OURS + r")\}")
 _MASKED = re.compile(_OPENS + "(" + _OURS + ")" + _CLOSES)
 
