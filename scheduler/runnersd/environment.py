@@ -168,6 +168,7 @@ def _ours(job: Job, gpus: Sequence[GpuId], inventory: Sequence[Gpu]) -> dict[str
         "RUNNERS_JOB_NAME": job.spec.name,
         "RUNNERS_PIPELINE_ID": f"p{job.pipeline.id}",
         "RUNNERS_ATTEMPT": str(job.attempt),
+        "RUNNERS_PREEMPTED": str(job.preempted),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(cards),
         "RUNNERS_GPU_INDICES": ",".join(str(order[uuid]) for uuid in cards if uuid in order),

@@ -62,6 +62,9 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
     if not progress.below_limit:
         running = "1 job of this pipeline runs" if progress.live == 1 else f"{progress.live} jobs of this pipeline run"
         return Reason(Code.PIPELINE_LIMIT, f"{running}, its num_jobs is {job.pipeline.num_jobs}")
+    claim = plan.claims.get(job.id)
+    if claim is not None:
+        return claim
     for over in plan.over_quota.get(job.pipeline.submitter.uid, ()):
         if job.spec.num_gpus >= over.num_gpus:
             return over.reason

@@ -29,6 +29,7 @@ class Line(NamedTuple):
     shape: Shape
     kind: Kind
     limit: float | None  #: seconds
+    resumed: bool = False  #: they had started before, and made way for others
 
 
 def shape_of(job: Job) -> Shape:
@@ -43,4 +44,6 @@ def shape_of(job: Job) -> Shape:
 def line_of(job: Job) -> Line:
     """Where the job waits."""
     spec = job.spec
-    return Line(spec.priority, job.pipeline.submitter.uid, shape_of(job), kind_of(spec), spec.time_limit)
+    return Line(
+        spec.priority, job.pipeline.submitter.uid, shape_of(job), kind_of(spec), spec.time_limit, job.preempted > 0
+    )

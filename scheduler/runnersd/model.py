@@ -21,6 +21,7 @@ class Reason:
 
     code: Code
     text: str
+    about: JobId | None = None  #: the job that it makes way for
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ from runnersd.past.experience import Experience
 from runnersd.past.kinds import Kind
 from runnersd.urgency import Measures, due, promised, work_of
 
+#: A job that has made way for another counts as submitted so much earlier (seconds): before all of its user's others.
+AHEAD = 1e10
+
 K = TypeVar("K", bound=Hashable)
 
 #: A line in its place: when its first job is due, or what that is promised; that job; the line.
@@ -229,7 +232,8 @@ class Ready:
 
     def _submitted(self, id: JobId) -> float:
         job = self._jobs[id]
-        return max(job.submitted_at, job.spec.begin or 0.0)
+        submitted = max(job.submitted_at, job.spec.begin or 0.0)
+        return submitted - AHEAD if job.preempted else submitted
 
     def _estimate(self, line: Line) -> Estimate:
         return self._experience.estimate(line.uid, line.kind, line.shape.num_gpus, line.limit)

@@ -98,6 +98,8 @@ class Loop:
             engine=self.attempts.engine_state,
             images=self.attempts.images,
             quotas=self.quotas,
+            min_run=self.config.scheduling.min_run if self.config.scheduling.preemption else None,
+            claimants=tuple(self.plan.claims),
             interrupted=self.store.interrupted,
             leftovers=self._leftovers.found,
             bookings=self.store.bookings(self.clock()),

@@ -12,6 +12,7 @@ decisions.py  what comes out: decisions, reservations, and a plan of them
 planning.py   `plan`: what has to end, what will never run, then the walk
 walk.py       one pass over what is ready, best first
 promises.py   from when on cards are kept for jobs that need several
+preemption.py who makes way for whom
 allowance.py  what users may still start within their quotas
 order.py      which ready job is looked at next
 reasons.py    why a job does not start now

@@ -47,6 +47,7 @@ class Card:
         held = (beside.memory if beside is not None else None) or 0
         self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
         self.time = Timeline(float(self._total or 1))
+        self.cleared = False  #: whether it is thought of as left by those who were on it when it was seen
 
     def open_to(self, spec: JobSpec) -> bool:
         """Whether the job could have it if none of ours did."""
@@ -62,7 +63,7 @@ class Card:
 
     def roomy(self, spec: JobSpec) -> bool:
         """Whether enough of the card's memory is free, as it was seen, for a job that has the card alone."""
-        if spec.gpu_memory is None or spec.gpu_shared or self.gpu.memory_total is None:
+        if spec.gpu_memory is None or spec.gpu_shared or self.gpu.memory_total is None or self.cleared:
             return True
         return self.gpu.memory_total - (self.gpu.memory_used or 0) >= spec.gpu_memory
 

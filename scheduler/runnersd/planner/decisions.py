@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from runnersd.lines import Shape
-from runnersd.model import GpuId, Job, Reason
+from runnersd.model import GpuId, Job, JobId, Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,4 +85,5 @@ class Plan:
     next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
     reservations: tuple[Reservation, ...] = ()
     blocked_for: Mapping[tuple[int, Shape], Reason] = field(default_factory=dict)
+    claims: Mapping[JobId, Reason] = field(default_factory=dict)  #: for whom others make way, oldest first
     over_quota: Mapping[int, tuple[Over, ...]] = field(default_factory=dict)  #: by uid

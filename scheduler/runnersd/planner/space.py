@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from runners.spec import JobSpec
@@ -88,6 +90,15 @@ class Space:
         self._take(spec, gpus, made.at, made.until)
         return made
 
+    @contextmanager
+    def without(self, gone: Sequence[Job]) -> Iterator[None]:
+        """Meanwhile it is as if these live jobs had ended. What is given to others stays given."""
+        self._let_go(gone)
+        try:
+            yield
+        finally:
+            self._hold(gone)
+
     def lift(self, made: Reservation) -> None:
         """Keep nothing for the job any more."""
         del self.reservations[made.job.id]
@@ -116,6 +127,29 @@ class Space:
             return Fit(0.0, able)
         rooms = self.cards.rooms(job.spec, able, asker)
         return Fit(min(seconds, rooms[shape.num_gpus - 1]))
+
+    def _let_go(self, gone: Sequence[Job]) -> None:
+        for job in gone:
+            end = max(self.ends[job.id], math.nextafter(self._now, math.inf))
+            self.room.give_back(job.spec, self._now, end)
+            self.cards.give_back(job.spec, self._usable(job), self._now, end)
+        ids = {job.id for job in gone}
+        for uuid, card in self.cards.cards.items():
+            holders = self._world.snapshot.holders.get(uuid, {})
+            card.cleared = holders.keys() <= ids if holders else bool(self._world.ended)
+        self._fits.clear()
+
+    def _hold(self, gone: Sequence[Job]) -> None:
+        for job in gone:
+            end = max(self.ends[job.id], math.nextafter(self._now, math.inf))
+            self.room.take(job.spec, self._now, end)
+            self.cards.take(job.spec, self._usable(job), self._now, end)
+        for card in self.cards.cards.values():
+            card.cleared = False
+        self._fits.clear()
+
+    def _usable(self, job: Job) -> list[GpuId]:
+        return [uuid for uuid in job.gpus if uuid in self.cards.cards]
 
     def _take(self, spec: JobSpec, gpus: tuple[GpuId, ...], start: float, end: float) -> None:
         self.room.take(spec, start, end)

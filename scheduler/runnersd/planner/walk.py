@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 from runners.api import Code
 from runnersd.lines import Line, Shape, shape_of
-from runnersd.model import Job, JobId, PipelineId, Reason
+from runnersd.model import GpuId, Job, JobId, PipelineId, Reason
 from runnersd.past.usage import used
 from runnersd.planner.allowance import Allowance
-from runnersd.planner.decisions import Reservation, Start
+from runnersd.planner.decisions import Reservation, Start, Stop
 from runnersd.planner.foresight import foresee
 from runnersd.planner.images import Images
 from runnersd.planner.lengths import length, passing
 from runnersd.planner.order import Order, Outcome
+from runnersd.planner.preemption import Preemption, making_way, waiting_for
 from runnersd.planner.promises import KEPT, SOON, is_short, not_before
 from runnersd.planner.reasons import why_not_now
 from runnersd.planner.space import Space
@@ -22,7 +25,8 @@ from runnersd.urgency import cards_of, work_of
 class Walk:
     """What starts, what fails, what is kept, and why each shape that is left waits. For one plan; run once."""
 
-    def __init__(self, world: World, now: float) -> None:
+    def __init__(self, world: World, now: float, ending: Collection[JobId] = ()) -> None:
+        """``ending`` are live jobs that have to end now."""
         self.starts: list[Start] = []
         self.failed: list[tuple[Job, Reason]] = []
         self.blocked: dict[Shape, Reason] = {}
@@ -36,6 +40,9 @@ class Walk:
         self._started: dict[PipelineId, int] = {}
         self._taken: set[JobId] = set()
         self.allowance = Allowance(world)
+        self.stops: list[Stop] = []
+        self.claims: dict[JobId, Reason] = {}
+        self.preemption = Preemption(world, now, self._space, ending)
         self._used = use_expected(world, self._space.ends, now)
 
     @property
@@ -50,9 +57,48 @@ class Walk:
 
     def run(self) -> None:
         """Look at every job that could start, and at few others. A priority has no regard for those below it."""
+        self._honour_claims()
         for priority in sorted(self._lines.bands, reverse=True):
             self._keep_promises(priority)
             self._walk(priority)
+
+    def _honour_claims(self) -> None:
+        """First of all, what others made way for goes to the jobs that they did so for."""
+        for id in self.preemption.claimants(self._world):
+            job = self._snapshot.jobs[id]
+            if not self._lines.holds(id) or self._at_limit(job):
+                continue
+            line = self._lines.line(id)
+            shape = line.shape
+            if self.allowance.exceeded(line.uid, shape.num_gpus) or self._image(job, shape) is not None:
+                continue
+            seconds = passing(self._lines.estimate(line), self._world, 0.0)
+            fit = self._space.fit(job, shape)
+            if fit.seconds > 0 and fit.seconds >= seconds:
+                self._start(job, line, seconds)
+                continue
+            leaving = self.preemption.leaving(id)
+            if self.preemption.fits(job, shape, seconds, leaving):
+                self._claim(job, line, seconds, leaving)
+
+    def keep_claims(self) -> None:
+        """Nothing starts now; what others made way for stays kept."""
+        self.claims = {id: waiting_for(self.preemption.leaving(id)) for id in self.preemption.claimants(self._world)}
+
+    def _make_room(self, job: Job, line: Line, seconds: float) -> bool:
+        """Have others make way for the job, if they must for more important ones. Whether they do."""
+        victims = self.preemption.victims(job, line.shape, seconds)
+        if not victims:
+            return False
+        self.stops += [Stop(victim, making_way(job)) for victim in victims]
+        self._claim(job, line, seconds, self.preemption.leaving(job.id))
+        return True
+
+    def _claim(self, job: Job, line: Line, seconds: float, leaving: Sequence[Job]) -> None:
+        """Keep what the job will have, once those are gone, from everybody else from now on."""
+        with self._space.without(leaving):
+            self._give(job, line, seconds)
+        self.claims[job.id] = waiting_for(leaving)
 
     def _keep_promises(self, priority: int) -> None:
         kept = 0
@@ -60,7 +106,7 @@ class Walk:
             if kept == KEPT:
                 break
             job = self._snapshot.jobs[id]
-            if self._at_limit(job) or self._image(job, line.shape) is not None:
+            if id in self._taken or self._at_limit(job) or self._image(job, line.shape) is not None:
                 continue
             if self.allowance.exceeded(line.uid, line.shape.num_gpus) is not None:
                 continue
@@ -83,7 +129,8 @@ class Walk:
                 self._start(job, line, seconds)
             else:
                 kept += 1
-                self._late = max(self._late, self._now - promised)
+                if not line.resumed:  # such a one stands first, and was in time before
+                    self._late = max(self._late, self._now - promised)
 
     def _walk(self, priority: int) -> None:
         order = Order(self._lines, priority, self._used)
@@ -125,6 +172,8 @@ class Walk:
         if fit.seconds > 0 and fit.seconds >= seconds:
             self._start(job, line, seconds)
             return "taken"
+        if fit.never is None and self._make_room(job, line, seconds):
+            return "taken"
         if kept is not None:
             self._space.restore(kept)
         why = why_not_now(job, shape, self._space, self._world, self._now)
@@ -153,6 +202,9 @@ class Walk:
         return True
 
     def _start(self, job: Job, line: Line, least: float) -> None:
+        self.starts.append(Start(job, self._give(job, line, least)))
+
+    def _give(self, job: Job, line: Line, least: float) -> tuple[GpuId, ...]:
         shape = line.shape
         estimate = self._lines.estimate(line)
         gpus = self._space.start(job, shape, least, self._now + length(estimate, self._world))
@@ -162,7 +214,7 @@ class Walk:
         self.allowance.take(uid, shape.num_gpus)
         if shape.num_gpus:
             self._used[uid] = self._used.get(uid, 0.0) + work_of(shape, estimate, self._world.measures)
-        self.starts.append(Start(job, gpus))
+        return gpus
 
     def _image(self, job: Job, shape: Shape) -> Reason | None:
         return None if shape.image is None else self.images.lacks(job, shape.image)

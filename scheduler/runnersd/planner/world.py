@@ -42,6 +42,8 @@ class World:
     engine: EngineState = field(default_factory=EngineState)
     images: Mapping[str, ImageState] = field(default_factory=dict)
     quotas: Quotas = field(default_factory=Quotas)
+    min_run: float | None = None  #: seconds that a job runs before it may be preempted; None: none ever is
+    claimants: tuple[JobId, ...] = ()  #: waiting jobs that others have made way for, by when that began
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
     leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was

@@ -116,15 +116,18 @@ def job_of(row: tuple[Any, ...], pipeline: Pipeline, shared: Shared) -> Job:
 
 def reason_text(reason: Reason | None) -> str | None:
     """A reason as JSON; None stays None."""
-    return None if reason is None else text((reason.code.value, reason.text))
+    if reason is None:
+        return None
+    about = () if reason.about is None else (reason.about,)
+    return text((reason.code.value, reason.text, *about))
 
 
 def reason_of(column: str | None) -> Reason | None:
     """The reason that `reason_text` wrote."""
     if column is None:
         return None
-    code, sentence = json.loads(column)
-    return Reason(Code(code), sentence)
+    code, sentence, *about = json.loads(column)
+    return Reason(Code(code), sentence, *about)
 
 
 def booking_row(booking: Booking) -> tuple[Any, ...]:
