@@ -153,3 +153,20 @@ def test_the_same_world_gives_the_same_forecast_and_is_left_as_it_was() -> None:
     queue.add(*(spec(f"{n}", num_gpus=1 + n % 3, time_limit=60.0 + n) for n in range(30)))
     world: World = queue.world(4)
     assert forecast(world, 3.0) == forecast(world, 3.0)
+
+
+def test_what_a_wide_job_does_not_need_after_all_is_free_for_others() -> None:
+    queue = Queue()
+    for index, id in enumerate(queue.add(*(spec(f"r{n}", num_gpus=1, time_limit=3600.0) for n in range(2)))):
+        run(queue, id, index)
+    [wide] = queue.add(spec("wide", num_gpus=2, time_limit=7200.0))  # its cards are kept from a later time on
+    [narrow] = queue.add(spec("narrow", num_gpus=1, time_limit=3600.0))
+    assert likely(forecast(queue.world(2), 0.0), wide, narrow) == [3600.0, 10_800.0]
+
+
+def test_users_take_turns() -> None:
+    queue = Queue()
+    anns = queue.add(*(spec(f"a{n}", num_gpus=1, time_limit=100.0) for n in range(2)))
+    bobs = queue.add(*(spec(f"b{n}", num_gpus=1, time_limit=100.0) for n in range(2)), user=BOB)
+    made = forecast(queue.world(1), 0.0)
+    assert list(made.in_time) == [anns[0], bobs[0], anns[1], bobs[1]]

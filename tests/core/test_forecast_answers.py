@@ -130,3 +130,22 @@ def test_what_is_only_imagined_leaves_no_trace(
         plan(queue.world(2), 1.0)
     assert everything(queue) == before
     assert plan(queue.world(2), 1.0) == planned
+
+
+def test_a_limit_is_no_help_to_a_pipeline_that_has_as_many_as_it_may() -> None:
+    queue = Queue()
+    first, second = queue.add(spec("a", num_gpus=1, time_limit=2400.0), spec("b", num_gpus=1), num_jobs=1)
+    run(queue, first, 0)
+    queue.add(spec("wide", num_gpus=2, time_limit=600.0))
+    assert helps(queue.world(2), second) == {}
+
+
+def test_what_nobody_would_notice_is_no_effect() -> None:
+    queue, _ = busy(600.0)
+    a, b = queue.add(spec("a", num_gpus=1, time_limit=30.0), spec("b", num_gpus=1, time_limit=1000.0))
+    world = queue.world(1)
+    before = forecast(world, 0.0)
+    with world.snapshot.imagining([replace(world.snapshot.jobs[a], state=JobState.HELD)]):
+        held = forecast(world, 0.0)
+    assert held.expected[b].likely == 600.0
+    assert [one.job for one in effects(before, held, [a])] == [a]

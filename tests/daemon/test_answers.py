@@ -150,3 +150,16 @@ def test_a_dry_change_shows_its_effect_on_others_and_changes_nothing(daemon: Dae
     assert text[2].endswith("1h 00m earlier")
     assert daemon.run("hold", "99", "--dry-run").returncode == 5
     assert daemon.run("update", str(one), "num_gpus=9", "--dry-run").returncode == 2
+
+
+def test_the_log_says_what_a_plan_does_once(daemon: Daemon) -> None:
+    first, second = daemon.submit(sleeper("a"), sleeper("b", time_limit=7200))
+    running(daemon, first, second)
+    [wide] = daemon.submit(sleeper("wide", 2))
+    eventually("cards are kept", lambda: f"for {wide} wide (" in daemon.log.read_text())
+    for n in range(5):  # each makes a turn
+        daemon.client().update(wide, {"name": f"wide{n}"})
+    plans = [line for line in daemon.log.read_text().splitlines() if " plan: " in line]
+    assert any(f"starts {first} a (" in line and "started=" in line for line in plans)
+    [kept] = [line for line in plans if "keeps cards 0,1 for" in line]
+    assert kept.endswith(f"kept={wide}")

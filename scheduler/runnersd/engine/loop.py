@@ -20,6 +20,7 @@ from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
+from runnersd.planner.telling import Telling
 from runnersd.store import Store
 from runnersd.urgency import measures_of
 from runnersd.views import gpu_view
@@ -61,6 +62,7 @@ class Loop:
         self.last_turn = clock()
         self._woken = asyncio.Event()
         self._card_states: dict[GpuId, str] = {}
+        self._telling = Telling()
         self._generation = store.generation
         self.configure(config)
 
@@ -135,6 +137,7 @@ class Loop:
                         self.store.record(lifecycle.Failed(job.id, job.attempt, reason, None, now), now)
                     case Resolve(image):
                         self.attempts.resolve(image)
+            self._tell(now)
             # What was settled may doom or let through others; everything else waits for news.
             if not any(isinstance(decision, Drop | Fail) for decision in self.plan.decisions):
                 break
@@ -199,6 +202,15 @@ class Loop:
             if self._card_states.get(view["uuid"]) != view["state"]:
                 self.store.announce(f"gpu.{view['state']}", cast(dict[str, object], view))
         self._card_states = {view["uuid"]: view["state"] for view in views}
+
+    def _tell(self, now: float) -> None:
+        """Log what the plan does, if that is anything new."""
+        told = self._telling.tell(self.plan, self.world(), now)
+        if told is None:
+            return
+        about = {"started": told.started, "kept": told.kept, "passed": told.passed}
+        extra = {name: ",".join(map(str, ids)) for name, ids in about.items() if ids}
+        log.log(logging.DEBUG if told.minor else logging.INFO, "plan: %s", told.text, extra=extra)
 
     def _stop(self, job: Job, stopping: lifecycle.Stopping) -> None:
         self.attempts.stop(self.store.record(stopping, self.clock()))

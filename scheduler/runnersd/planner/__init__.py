@@ -26,6 +26,7 @@ images.py     whether a container job's image is there
 bookings.py   which cards somebody can book, from when on, and whom a booking waits for
 foresight.py  which cards the next jobs may get, so that their containers can be made early
 stops.py      what must end: time limits, lost cards
+telling.py    a plan in one line, for the log
 words.py      how reasons name people, cards and times
 """
 
