@@ -18,6 +18,8 @@ from .layout import CacheError, Directory
 
 #: What flock says on a file system that has none.
 _NONE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
+#: What the kernel says where we may not write: another user's, or mounted to be read.
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def flock(fd: int, operation: int, where: str) -> bool:
@@ -62,8 +64,11 @@ def _let_go(fd: int) -> None:
 
 
 def _note_use(fd: int) -> None:
-    with contextlib.suppress(PermissionError):  # another user's, in a directory that only they may write
+    try:
         os.utime(fd)
+    except OSError as error:
+        if error.errno not in _NOT_OURS:
+            raise
 
 
 def new_lease(folder: int, directory: Directory, name: str) -> Lease:
@@ -142,8 +147,11 @@ class BuildLock:
         """Let go. The file is removed first: who waits at it finds that out, and looks again."""
         if os.getpid() != self._pid:
             return  # a process that was forked in the middle has nothing to let go of
-        with contextlib.suppress(FileNotFoundError, PermissionError):  # in a sticky directory it may be another's
+        try:
             os.unlink(self._name, dir_fd=self._directory.fd)
+        except OSError as error:
+            if error.errno not in (*_NOT_OURS, errno.ENOENT):  # in a sticky directory it may be another's
+                raise
         _held.discard(self._fd)
         os.close(self._fd)
 
@@ -171,18 +179,21 @@ def _open_lock(directory: Directory, name: str) -> tuple[int, bool]:
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     while True:
         # Made only where it is not: in a sticky directory the kernel refuses O_CREAT for a file of another user.
-        try:
-            return os.open(name, os.O_RDWR | flags, dir_fd=directory.fd), True
-        except FileNotFoundError:
+        with contextlib.suppress(FileNotFoundError):
             try:
-                return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o644, dir_fd=directory.fd), True
-            except FileExistsError:
-                continue  # another was faster
-            except PermissionError:
-                raise NotAllowed(f"cannot build a cache in {directory.path}: you may not write there") from None
-        except PermissionError:
-            with contextlib.suppress(FileNotFoundError):
+                return os.open(name, os.O_RDWR | flags, dir_fd=directory.fd), True
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
                 return os.open(name, os.O_RDONLY | flags, dir_fd=directory.fd), False
+        try:
+            return os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o644, dir_fd=directory.fd), True
+        except FileExistsError:
+            continue  # another was faster
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
+            raise NotAllowed(f"cannot build a cache in {directory.path}: you may not write there") from None
 
 
 def _check_locks_hold(directory: Directory, name: str) -> None:

@@ -265,7 +265,7 @@ def _open_lease(folder: int) -> int | None:
             return None
         try:
             return os.open(layout.LEASE, os.O_RDWR | flags, dir_fd=folder)
-        except PermissionError:
+        except OSError:
             return os.open(layout.LEASE, os.O_RDONLY | flags, dir_fd=folder)
     except OSError:
         return None
