@@ -402,6 +402,8 @@ def test_a_daemon_that_cannot_say_stops_a_prune(there: Path, cli: Cli, responder
     done = cli("--socket", str(responder.path), "caches", "prune", "--keep", "0")
     assert done.returncode == 1 and "no disk" in done.stderr
     assert len(names(there)) == 1
+    done = cli("--socket", str(responder.path), "caches")  # but to look is no harm
+    assert done.returncode == 0 and "no disk" in done.stderr and done.stdout.splitlines()[-1].startswith("1 cache, ")
 
 
 def test_the_daemons_cache_directory_is_used_where_the_environment_has_none(

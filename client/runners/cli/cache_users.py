@@ -7,7 +7,7 @@ import sys
 from runners import paths
 from runners.cache import upkeep
 from runners.client import Client
-from runners.errors import DaemonUnreachable, NotAllowed
+from runners.errors import DaemonUnreachable, NotAllowed, RunnersError
 from runners.render import words as said
 
 TYPE_CHECKING = False
@@ -59,16 +59,16 @@ class Users:
         return list(dict.fromkeys(names))
 
     def warn(self) -> None:
-        """Say, before anything is removed, whose jobs are not known."""
+        """Say which daemon's jobs are not known."""
         for why in self.unheard:
             sys.stderr.write(f"runners-client: which caches queued jobs need is not known there: {why}\n")
 
 
-def users_now(socket: str | None) -> Users:
+def users_now(socket: str | None, *, removing: bool) -> Users:
     """Ask every daemon that answers: the user's own and the machine's, or the one at ``socket``.
 
     Raises:
-        Unavailable: a daemon is there but cannot say; what its jobs need must not be removed.
+        Unavailable: with ``removing``, when a daemon is there but cannot say what its jobs need.
     """
     users = Users()
     for path in paths.candidate_sockets(socket):
@@ -80,7 +80,9 @@ def users_now(socket: str | None) -> Users:
                     users.noted.setdefault(word, []).append(job)
         except DaemonUnreachable:
             continue
-        except NotAllowed as error:
+        except RunnersError as error:
+            if removing and not isinstance(error, NotAllowed):
+                raise
             users.unheard.append(str(error))
             continue
         users.cache_directory = users.cache_directory or directories.get("CACHE_DIRECTORY")

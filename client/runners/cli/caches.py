@@ -36,7 +36,8 @@ def caches(words: Words) -> int:
         )
     if action != "prune" and (words.has("keep") or words.has("unused")):
         raise InvalidRequest("cannot look after caches: --keep and --unused are for `caches prune`")
-    users = users_now(words.text("socket"))
+    users = users_now(words.text("socket"), removing=action in ("rm", "prune"))
+    users.warn()
     with layout.opened(_directory(words, users)) as directory:
         return done(directory, users, words)
 
@@ -103,7 +104,6 @@ def _verify(directory: Directory, users: Users, words: Words) -> int:
 
 def _rm(directory: Directory, users: Users, words: Words) -> int:
     found = _named(upkeep.entries(directory), _required(words))
-    users.warn()
     gone, kept = [], []
     for one in found:
         if one.leased or users.needing(one):
@@ -126,7 +126,6 @@ def _prune(directory: Directory, users: Users, words: Words) -> int:
         raise InvalidRequest("cannot prune: it takes no cache's name; `caches rm` does")
     keep, unused = _quantities(words)
     dry_run = words.has("dry-run")
-    users.warn()
     swept = list(upkeep.sweep(directory, dry_run=dry_run))
     found = upkeep.entries(directory)
     needed = {one.id for one in found if users.needing(one)}
