@@ -38,22 +38,32 @@ def item(number: int, seed: int) -> dict[str, Any]:
     return {"x": np.arange(64, dtype=np.float32) * number + seed, "y": number}
 
 
-def builder(directory: str, seed: int, pause: float = 0.0) -> Callable[[zarr.Group], None]:
-    """A build that says so, and takes its time."""
+def waiting(directory: str) -> int:
+    """How many processes wait for the lock of the one cache that is being built, as the kernel says."""
+    [lock] = Path(directory).glob(".lock-*")
+    inode = f":{lock.stat().st_ino}"
+    with open("/proc/locks") as table:
+        return sum("->" in line and "FLOCK" in line and line.split()[6].endswith(inode) for line in table)
+
+
+def builder(directory: str, seed: int, pause: float = 0.0, others: int = 0) -> Callable[[zarr.Group], None]:
+    """A build that says so, and takes its time: ``pause`` seconds, and until so many ``others`` wait for it."""
 
     def build(group: zarr.Group) -> None:
         with evidence(directory).open("a") as file:
             file.write(f"{os.getpid()}\n")
         write_items(group, (item(number, seed) for number in range(ITEMS)), batch=50, title="")
         time.sleep(pause)
+        while others and waiting(directory) < others:
+            time.sleep(0.01)
         group.attrs["whole"] = True
 
     return build
 
 
-def read(directory: str, seed: int, pause: float = 0.0) -> str:
+def read(directory: str, seed: int, pause: float = 0.0, others: int = 0) -> str:
     """Open the cache of a seed, building it if need be, and give the digest of all that is in it."""
-    group = open_cache("made", {"seed": seed}, builder(directory, seed, pause), directory=directory)
+    group = open_cache("made", {"seed": seed}, builder(directory, seed, pause, others), directory=directory)
     try:
         return content(group)
     finally:
@@ -130,7 +140,7 @@ def many(directory: str, count: str) -> None:
     def one() -> None:
         os.close(opening)
         os.read(gate, 1)
-        os.write(into, f"{read(directory, 1, 0.3)}\n".encode())
+        os.write(into, f"{read(directory, 1, others=int(count) - 1)}\n".encode())
 
     pids = [forked(one) for _ in range(int(count))]
     os.close(opening)

@@ -54,7 +54,7 @@ def test_sixteen_processes_build_once_and_read_the_same(there: str) -> None:
     out, said = done(there, "many", 16)
     assert out.splitlines() == [expected(1)] * 16
     assert len(builders(there)) == 1
-    assert said.count("waiting for process") == 15
+    assert said.count(": waiting for ") == 15
     assert [name for name in os.listdir(there) if name.startswith(".")] == []
 
 
