@@ -18,6 +18,7 @@ from runners.errors import Unavailable
 from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.launches import Launches
+from runnersd.environment import experiment_folder
 from runnersd.machine import Cards, ContainerLauncher, Launcher, LaunchFailed
 from runnersd.model import EngineState, ImageState, Inventory, Job, JobId, Outcome, Reason, RunName
 from runnersd.planner import Start
@@ -178,11 +179,13 @@ class Attempts:
         try:
             started = await self.launcher(job).launch(await self._launches.launch(job, run))
         except LaunchFailed as failure:
+            await self._note(job, "ended", self._clock(), failed=str(failure))
             self._end(job, Outcome(None, failure=Reason(Code.LAUNCH_FAILED, str(failure))))
             return
         current = self._current(job)
         if current is not None and current.state is JobState.STARTING:
             self._store.record(lifecycle.Started(job.id, job.attempt, started), self._clock())
+            await self._note(current, "started", started, cards=current.gpus)
             if job.spec.time_limit is not None:
                 self._wake()  # from now on there is a time to look again at
 
@@ -195,7 +198,18 @@ class Attempts:
         outcome = await self.launcher(job).wait(run)
         if obstacle is not None and outcome.failure is not None and outcome.failure.code is not Code.LAUNCH_FAILED:
             outcome = replace(outcome, failure=obstacle)
+        await self._note(job, "ended", outcome.finished_at or self._clock(), **_how(outcome))
         self._end(job, outcome)
+
+    async def _note(self, job: Job, event: str, at: float, **facts: object) -> None:
+        """Tell a container's experiment. Those on the host are told by their supervisors."""
+        folder = experiment_folder(job.spec.experiment)
+        if folder is None or self._containers is None or job.spec.run_in != "container":
+            return
+        whose = {"job": job.id, "attempt": job.attempt, "name": job.spec.name, "pipeline": f"p{job.pipeline.id}"}
+        known = {name: fact for name, fact in facts.items() if fact is not None}
+        line = {"event": event, "at": at, **whose, **known}
+        await self._containers.note(folder, line, self._launches.submitter(job))
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         current = self._current(job)
@@ -232,3 +246,13 @@ class Attempts:
                 whose = owner.user or "another user"
                 return Reason(Code.GPU_LOST, f"another daemon of {whose} took card {uuid} before it was started")
         return None
+
+
+def _how(outcome: Outcome) -> dict[str, object]:
+    """How an attempt ended, as its experiment is told; what is not known is None."""
+    return {
+        "exit_code": outcome.exit_code if outcome.signal is None else None,
+        "signal": outcome.signal,
+        "peak_memory": outcome.peak_memory,
+        "failed": outcome.failure.text if outcome.failure is not None else None,
+    }

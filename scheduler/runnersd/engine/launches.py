@@ -17,7 +17,7 @@ from runnersd.environment import (
     host_environment,
 )
 from runnersd.machine import ContainerLauncher, LaunchFailed
-from runnersd.model import ContainerSpec, Inventory, Job, Launch, RunName
+from runnersd.model import ContainerSpec, Inventory, Job, Launch, RunName, Submitter
 from runnersd.store import Store
 
 
@@ -32,6 +32,10 @@ class Launches:
         self.inventory = Inventory()
         self._store, self._containers = store, containers
         self._change_user, self._own, self._cpus = change_user, own, cpus
+
+    def submitter(self, job: Job) -> Submitter | None:
+        """Whose rights the job has; None for our own."""
+        return job.pipeline.submitter if self._change_user else None
 
     async def launch(self, job: Job, run: RunName) -> Launch:
         """The job's launch under this name.
@@ -50,7 +54,7 @@ class Launches:
             | host_environment(job, submitted, job.gpus, self.inventory.gpus, configured(self.config)),
             cwd=str(PurePosixPath(pipeline.cwd) / (spec.workdir or ".")),
             umask=pipeline.umask,
-            submitter=pipeline.submitter if self._change_user else None,
+            submitter=self.submitter(job),
             gpus=job.gpus,
             grace=spec.grace,
             log_max=self.config.jobs.log_max,

@@ -6,7 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
-from runnersd.model import CardOwner, EngineState, GpuId, Image, ImageState, Inventory, Launch, Outcome, RunName
+from runnersd.model import (
+    CardOwner,
+    EngineState,
+    GpuId,
+    Image,
+    ImageState,
+    Inventory,
+    Launch,
+    Outcome,
+    RunName,
+    Submitter,
+)
 
 
 class LaunchFailed(Exception):
@@ -110,3 +121,7 @@ class ContainerLauncher(Launcher, Containers, Protocol):
 
     changed: Callable[[], None]  #: called when the engine or an image is another than it was
     row: Callable[[RunName], Awaitable[Row]]  #: asked what the rows say of an attempt that nobody here knows
+
+    async def note(self, folder: str, facts: Mapping[str, object], who: Submitter | None) -> None:
+        """Add what happened to the record in an experiment's folder, with its submitter's rights (our own where that is
+        None). Never fails, and does not wait for long."""

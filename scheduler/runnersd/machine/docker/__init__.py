@@ -18,6 +18,7 @@
     shells      a static shell of the host's, for gates
     paths       what may be mounted, looked up with the submitter's rights
     asuser      work on files with the rights of another user
+    noting      what an experiment is told of its containers
     openat      files held without being opened
     aside       looks at files that may hang, each with a deadline
     rights      whose rights a container's processes have

@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from runners.api import Code
 from runnersd.machine import Cards, LaunchFailed, Row
-from runnersd.machine.docker import body, events, kernel
+from runnersd.machine.docker import body, events, kernel, noting
 from runnersd.machine.docker.attempt import RECONCILE, ContainerAttempt
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound
@@ -23,7 +23,7 @@ from runnersd.machine.docker.staging import Staging
 from runnersd.machine.docker.surroundings import Surroundings
 from runnersd.machine.docker.sweep import Sweep
 from runnersd.machine.host import record as files
-from runnersd.model import EngineState, GpuId, Image, ImageState, Launch, Outcome, Reason, RunName
+from runnersd.model import EngineState, GpuId, Image, ImageState, Launch, Outcome, Reason, RunName, Submitter
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +132,10 @@ class DockerLauncher:
         if isinstance(started, LaunchFailed):
             raise LaunchFailed(str(started))
         return started
+
+    async def note(self, folder: str, facts: Mapping[str, object], who: Submitter | None) -> None:
+        """See :class:`runnersd.machine.ContainerLauncher`."""
+        await noting.note(folder, facts, who)
 
     async def wait(self, run: RunName) -> Outcome:
         """See :class:`runnersd.machine.Launcher`. Without a record it is lost, and what lives of it is ended."""
