@@ -122,7 +122,7 @@ async def test_status_has_live_then_queued_then_finished_jobs(daemon: Served) ->
     await daemon.submit("later", job={"num_gpus": 2, "priority": -5})
     await daemon.submit("sooner", job={"num_gpus": 2})
     answer = (await daemon.ask("GET", "/v1/status")).json
-    assert sorted(answer) == ["counts", "daemon", "gpus", "jobs"]
+    assert sorted(answer) == ["bookings", "counts", "daemon", "gpus", "jobs"]
     assert answer["daemon"]["engine"] == "local"
     assert [gpu["state"] for gpu in answer["gpus"]] == ["reserved", "reserved"]
     shown = [(job["id"], job["state"]) for job in answer["jobs"]]

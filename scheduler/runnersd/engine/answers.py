@@ -36,9 +36,13 @@ class Answers:
         self._loop, self._store, self._clock = loop, store, clock
         self._foretelling = Foretelling(loop.world, lambda: loop.plan, clock)
 
-    async def forecast(self) -> Forecast:
-        """When the jobs in line are expected to start."""
-        return await self._foretelling.now()
+    async def forecast(self, patience: float | None = None) -> Forecast:
+        """When the jobs in line are expected to start; after that many seconds, what was foretold last."""
+        return await self._foretelling.now(patience)
+
+    async def close(self) -> None:
+        """Leave off what is being made."""
+        await self._foretelling.close()
 
     def ahead(self, job: Job, forecast: Forecast) -> AheadView | None:
         """The waiting jobs that are expected to start before this one, of those that want cards too if it does."""

@@ -111,6 +111,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.answers.close()
         await self._attempts.close()
         await self._launcher.close()
         if self._containers is not None:

@@ -23,16 +23,31 @@ class Foretelling:
         self._made = Forecast()
         self._of: Plan | None = None
         self._good_until = 0.0  # of the machine's own running clock
-        self._making = asyncio.Lock()
+        self._making: asyncio.Task[None] | None = None
 
-    async def now(self) -> Forecast:
-        """What can be foretold now. Whoever asks at the same time is told the same."""
-        async with self._making:
-            if self._plan() is not self._of and time.monotonic() >= self._good_until:
-                of = self._plan()
-                self._made, took = await _timed(Forecaster(self._world(), self._clock()))
-                self._of, self._good_until = of, time.monotonic() + _WORTH * took
-            return self._made
+    async def now(self, patience: float | None = None) -> Forecast:
+        """What can be foretold now. Whoever asks at the same time is told the same.
+
+        Whoever has no more than so many seconds of ``patience`` is told what was foretold last, if it takes longer.
+        """
+        if self._plan() is not self._of and time.monotonic() >= self._good_until:
+            if self._making is None or self._making.done():
+                self._making = asyncio.get_running_loop().create_task(self._make())
+            done, _ = await asyncio.wait([self._making], timeout=patience)
+            for task in done:
+                task.result()
+        return self._made
+
+    async def close(self) -> None:
+        """Leave off what is being made."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.gather(self._making, return_exceptions=True)
+
+    async def _make(self) -> None:
+        of = self._plan()
+        self._made, took = await _timed(Forecaster(self._world(), self._clock()))
+        self._of, self._good_until = of, time.monotonic() + _WORTH * took
 
 
 async def finished(forecaster: Forecaster) -> Forecast:

@@ -2,7 +2,7 @@
 
 The queue is played forward three times, by the planner's own rules: as things are likely to go, with jobs that end
 sooner, and with jobs that end later. It costs only when somebody asks, and no more for a long queue than for a short
-one: a few hundred jobs are foretold, and what is behind them is not.
+one: the first hundred jobs that could start are foretold, and what is behind them is not.
 
 outlooks.py      how long jobs run in each of the three
 queue.py         a copy of the head of the queue

@@ -13,7 +13,7 @@ from runnersd.planner.world import World
 from runnersd.ready import Ready
 
 #: So many jobs are played; those behind them are not foretold.
-DEPTH = 200
+DEPTH = 100
 #: Waiting jobs that are looked at, in queue order, for those that others or a time hold back.
 LOOKED_AT = 1000
 #: Jobs that may be waited for, counted for each job that waits for them.

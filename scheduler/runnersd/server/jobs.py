@@ -23,6 +23,8 @@ from runnersd.views import detail_view
 
 #: Views made at one go before the loop gets its turn.
 SLICE = 500
+#: Seconds that a table of jobs waits for a new forecast; with a long queue it shows the last one.
+PATIENCE = 0.05
 #: Finished jobs that `status` shows.
 RECENT = 10
 #: Finished jobs read from disk at one go.
@@ -37,7 +39,7 @@ TOGETHER = 1000
 async def status(call: Call) -> web.StreamResponse:
     """Cards, then live jobs, then waiting ones in the order they will run, then finished ones, newest first."""
     engine = call.engine
-    forecast = await engine.answers.forecast()
+    forecast = await engine.answers.forecast(PATIENCE)
     limit: int | None = call.query["limit"]
     uid = call.peer.uid if call.query["mine"] else None
     if call.query["ids"] is not None:
@@ -83,7 +85,7 @@ async def listing(call: Call) -> web.StreamResponse:
         newest_first=query["newest"],
     )
     follows = jobs[-1].id if len(jobs) == query["limit"] else None
-    forecast = await call.engine.answers.forecast() if any(job.state in WAITING for job in jobs) else None
+    forecast = await call.engine.answers.forecast(PATIENCE) if any(job.state in WAITING for job in jobs) else None
     body = b'{"jobs":[' + await _encoded(call.engine, jobs, forecast) + b'],"next":' + encode(follows) + b"}"
     await call.saved()
     return web.Response(body=body, content_type="application/json")
