@@ -186,12 +186,30 @@ def test_a_choice_among_many_cards_is_bounded_and_always_the_same(count: int) ->
         assert closest(fitting, want, closeness(topology), topology.cards) == chosen
 
 
+def search(topology: Topology, count: int) -> module._Search:
+    """A search that has been made, among cards that are all in the way differently."""
+    fitting = [Candidate(card, "a", 0, float(place % 3)) for place, card in enumerate(topology.cards)]
+    made = module._Search(fitting, count, closeness(topology), topology.cards, 0)
+    made.best()
+    return made
+
+
 def test_the_search_ends_after_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    topology = CUBE
-    fitting = [Candidate(card, "a", 0, float(place)) for place, card in enumerate(topology.cards)]
-    monkeypatch.setattr(module, "STEPS", 0)
-    grown = closest(fitting, 4, closeness(topology), topology.cards)
-    assert [one.uuid for one in grown] in (["GPU-0", "GPU-1", "GPU-2", "GPU-3"], ["GPU-4", "GPU-5", "GPU-6", "GPU-7"])
+    drawn = random.Random(1)
+    irregular = topology_of({pair: drawn.choice([1, 2, 4]) for pair in combinations(range(16), 2)}, 16)
+    assert search(irregular, 5)._steps > 50
+    monkeypatch.setattr(module, "STEPS", 10)
+    assert search(irregular, 5)._steps <= 10 + 5
+
+
+def test_cards_that_are_alike_are_not_tried_one_by_one() -> None:
+    assert search(topology_of({}, 16, [0] * 8 + [1] * 8), 8)._steps < 200
+
+
+def test_among_sets_that_are_equally_close_the_one_is_chosen_that_is_least_in_the_way() -> None:
+    topology = topology_of({(0, 3): 1, (1, 2): 1}, 4)
+    fitting = [Candidate(card, "a", 0, way) for card, way in zip(topology.cards, (1.0, 1.0, 1.0, 9.0), strict=True)]
+    assert [one.uuid for one in closest(fitting, 2, closeness(topology), topology.cards)] == ["GPU-1", "GPU-2"]
 
 
 def test_what_is_nearest_to_a_card_has_the_names_of_nvidia_smi() -> None:

@@ -76,6 +76,12 @@ def test_links_to_common_switches_count_as_links_between_cards(fake_nvml: Make) 
     assert seen(driver)[-1].links == ((0, 12, 0), (12, 0, 0), (0, 0, 0))
 
 
+def test_two_cards_that_are_linked_to_a_third_are_not_linked(fake_nvml: Make) -> None:
+    driver = fake_nvml(3)
+    driver.links = [Link(0, to=1, count=3), Link(1, to=2, count=2)]
+    assert seen(driver)[-1].links == ((0, 3, 0), (3, 0, 2), (0, 2, 0))
+
+
 def test_where_links_lead_nobody_knows_where_peers_count(fake_nvml: Make) -> None:
     driver = fake_nvml(3)
     driver.links = [Link(0, to=1, count=3), Link(1, to=2, count=2)]
