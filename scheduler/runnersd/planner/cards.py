@@ -40,9 +40,16 @@ class Card:
     """
 
     def __init__(
-        self, gpu: Gpu, margin: int, beside: Outsiders | None = None, bookings: Sequence[Booking] = ()
+        self,
+        gpu: Gpu,
+        margin: int,
+        beside: Outsiders | None = None,
+        bookings: Sequence[Booking] = (),
+        *,
+        vacant: bool = False,
     ) -> None:
         self.gpu, self.beside = gpu, beside
+        self.vacant = vacant  #: whether none of ours was on it when it was seen, so that none gives memory back
         self.bookings = bookings  #: of this card, by when they begin; no two at a time
         held = (beside.memory if beside is not None else None) or 0
         self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
@@ -94,7 +101,10 @@ class Card:
         return math.inf if room and self.booked_for(asker.uid, now) else room
 
     def next_room(self, spec: JobSpec, asker: Asker, at: float, seconds: float) -> float:
-        """The first time, not before ``at``, from which on a job can have the card for so long."""
+        """The first time, not before ``at``, from which on a job can have the card for so long; infinity if nobody can
+        tell, because none of ours has the memory that it lacks."""
+        if self.vacant and not self.roomy(spec):
+            return math.inf
         longest = Asker(asker.uid, max(asker.seconds, seconds))
         while True:
             first = self.time.next_room(self.amount(spec), at, seconds)
@@ -125,9 +135,11 @@ class Cards:
             if reason is not None:
                 self.unusable[gpu.uuid] = reason
                 continue
-            card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()))
+            holders = world.snapshot.holders.get(gpu.uuid, {})
+            vacant = not holders and not world.ended
+            card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()), vacant=vacant)
             self.cards[gpu.uuid] = card
-            for id, job in world.snapshot.holders.get(gpu.uuid, {}).items():
+            for id, job in holders.items():
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
     def able(self, job: Job, shape: Shape) -> list[Card] | Reason:

@@ -57,7 +57,7 @@ class Timeline:
         place = bisect_right(times, at) - 1
         since = at if (amounts[place] if place >= 0 else 0.0) <= most else math.inf
         for later in range(place + 1, len(times)):
-            if times[later] >= since + seconds:
+            if times[later] - since >= seconds:  # as `room` has it: a sum may be rounded to another answer
                 return since
             if amounts[later] > most:
                 since = math.inf

@@ -126,11 +126,14 @@ class Walk:
                 assert made is not None, "it could be kept sooner"
             if made.at <= self._now:
                 self._space.lift(made)
-                self._start(job, line, seconds)
-            else:
-                kept += 1
-                if not line.resumed:  # such a one stands first, and was in time before
-                    self._late = max(self._late, self._now - promised)
+                fit = self._space.fit(job, line.shape)
+                if fit.seconds > 0 and fit.seconds >= seconds:
+                    self._start(job, line, seconds)
+                    continue
+                self._space.restore(made)  # what ended just now still shows in the memory of its cards
+            kept += 1
+            if not line.resumed:  # such a one stands first, and was in time before
+                self._late = max(self._late, self._now - promised)
 
     def _walk(self, priority: int) -> None:
         order = Order(self._lines, priority, self._used)

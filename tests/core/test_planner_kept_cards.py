@@ -1,0 +1,71 @@
+"""Jobs for several cards get all of them or none, whatever the cards' memory looks like and however times are rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from core.builders import ANN, GIB, Queue, gpu, spec
+from core.test_planner import finish, run_plan, starts, why
+from runners.api import Code
+from runnersd.model import Inventory, Submitter
+from runnersd.planner import World
+
+BOB, CID = (Submitter(uid, uid, (uid,), name) for uid, name in ((1001, "bob"), (1002, "cid")))
+
+
+def world_of(queue: Queue, used: Iterable[int], **facts: object) -> World:
+    """Cards on which so many bytes were in use when they were seen."""
+    seen = tuple(gpu(index, memory_used=amount) for index, amount in enumerate(used))
+    return queue.world(Inventory(seen), **facts)
+
+
+@pytest.mark.parametrize("limit", [600.0, 7200.0, None])
+def test_two_cards_without_the_memory_are_neither_given_nor_kept(limit: float | None) -> None:
+    queue = Queue()
+    (big,) = queue.add(spec("big", num_gpus=2, gpu_memory=70 * GIB, time_limit=limit))
+    (small,) = queue.add(spec("small", num_gpus=1))
+    world = world_of(queue, [40 * GIB, 40 * GIB])
+    made = run_plan(queue, world)
+    assert starts(made).keys() == {small}
+    assert not made.reservations
+    reason = why(queue, big, world, made)
+    assert reason.code is Code.NO_GPU_MEMORY or "held by" in reason.text
+
+
+def test_what_ended_just_now_is_waited_for_and_nobody_slips_in() -> None:
+    queue = Queue()
+    (first,) = queue.add(spec("first", num_gpus=2, time_limit=60.0))
+    run_plan(queue, queue.world(2))
+    (big,) = queue.add(spec("big", num_gpus=2, gpu_memory=70 * GIB, time_limit=600.0))
+    (small,) = queue.add(spec("small", num_gpus=1, time_limit=700.0), user=BOB)
+    finish(queue, first)
+    made = run_plan(queue, world_of(queue, [40 * GIB, 40 * GIB], ended=frozenset({17})))
+    assert not starts(made)
+    assert [one.job.id for one in made.reservations] == [big]
+    assert starts(run_plan(queue, world_of(queue, [0, 0]))).keys() == {big}
+    assert small in queue.snapshot.jobs
+
+
+def test_cards_that_have_the_memory_are_the_ones_that_are_kept() -> None:
+    queue = Queue()
+    (first,) = queue.add(spec("first", num_gpus=1, gpus=("2",), time_limit=60.0))
+    run_plan(queue, queue.world(4))
+    (big,) = queue.add(spec("big", num_gpus=2, gpu_memory=70 * GIB, time_limit=600.0))
+    made = run_plan(queue, world_of(queue, [40 * GIB, 40 * GIB, 40 * GIB, 0]))
+    assert {one.job.id: one.gpus for one in made.reservations} == {big: ("GPU-2", "GPU-3")}
+    finish(queue, first)
+    assert starts(run_plan(queue, world_of(queue, [40 * GIB, 40 * GIB, 0, 0]))) == {big: ("GPU-2", "GPU-3")}
+
+
+@pytest.mark.parametrize("number", range(40))
+def test_a_job_that_just_fits_before_another_gets_its_cards(number: int) -> None:
+    queue = Queue()
+    now, limit = 1_700_000_000 + number * 0.37, 3700 + number / 7
+    (one,) = queue.add(spec("one", num_gpus=4, time_limit=limit), user=ANN, at=0.0)
+    queue.add(spec("all", num_gpus=8, time_limit=limit), user=BOB, at=10_000.0)
+    (other,) = queue.add(spec("other", num_gpus=4, time_limit=limit), user=CID, at=20_000.0)
+    given = starts(run_plan(queue, queue.world(8), now))
+    assert {id: len(gpus) for id, gpus in given.items()} == {one: 4, other: 4}
+    assert len({uuid for gpus in given.values() for uuid in gpus}) == 8, "no card is given twice"
