@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import NamedTuple
 
 from runnersd.model import Job
@@ -19,6 +20,11 @@ class Shape(NamedTuple):
     cpus: float | None
     memory: int | None
     image: str | None  #: of a container; None on the host
+
+    @property
+    def each_card(self) -> Hashable:
+        """What it asks of each card, however many it needs and whatever else."""
+        return self.gpu_memory, self.gpu_shared, self.gpu_model, self.gpus
 
 
 class Line(NamedTuple):

@@ -24,6 +24,8 @@ AHEAD = 1e10
 
 K = TypeVar("K", bound=Hashable)
 
+#: A line keeps its place while the work of its jobs is not thought to be more or less by so large a part.
+_FAR = 0.1
 #: A line in its place: when its first job is due, or what that is promised; that job; the line.
 Place = tuple[float, JobId, Line]
 
@@ -140,9 +142,13 @@ class Ready:
         if self._experience.telling_of_user(uid):
             lines += [line for line in self._guessed.get(uid, ()) if line.kind != kind]
         for line in lines:
-            self._displace(line)
-            self._estimates.pop(line, None)
-            self._place(line)
+            estimate = self._estimate(line)
+            if self._moved(line, estimate):
+                self._displace(line)
+                self._estimates[line] = estimate
+                self._place(line)
+            else:
+                self._estimates[line] = estimate
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
@@ -185,6 +191,12 @@ class Ready:
         if estimate.ground != "kind":
             self._guessed.setdefault(line.uid, {})[line] = None
         self._tally(line)
+
+    def _moved(self, line: Line, estimate: Estimate) -> bool:
+        """Whether a line belongs elsewhere by now."""
+        before = self._places[line][2]
+        work = work_of(line.shape, estimate, self.measures)
+        return abs(work - before) > _FAR * before or estimate.ground != self._estimates[line].ground
 
     def _displace(self, line: Line) -> None:
         """Take a line out of its place, if it has one."""

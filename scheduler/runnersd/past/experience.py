@@ -44,6 +44,7 @@ class Samples:
     def __init__(self, samples: Iterable[Sample] = (), count: int = 0) -> None:
         self.latest = deque(samples, maxlen=SAMPLES)
         self.count = max(count, len(self.latest))
+        self._likely: dict[float | None, tuple[float, ...]] = {}  # by limit, until something is added
 
     def add(self, sample: Sample) -> bool:
         """Remember an attempt; whether it told anything."""
@@ -51,12 +52,25 @@ class Samples:
             known = sorted(one.duration for one in self.latest)
             if not known or sample.duration <= quantile(known, 0.5):
                 return False
+        self._likely.clear()
         self.latest.append(sample)
         self.count += 1
         return True
 
     def likely(self, limit: float | None) -> tuple[float, ...]:
         """Durations that a job with that limit may turn out to have, sorted."""
+        found = self._likely.get(limit)
+        if found is None:
+            found = self._likely[limit] = self._work_out(limit)
+        return found
+
+    @property
+    def peak_memory(self) -> int | None:
+        """Bytes that few of the attempts passed."""
+        known = sorted(sample.peak_memory for sample in self.latest if sample.peak_memory is not None)
+        return int(quantile(known, _SAFE_MEMORY)) if known else None
+
+    def _work_out(self, limit: float | None) -> tuple[float, ...]:
         if limit is None:
             return tuple(sorted(sample.duration for sample in self.latest))
         limited = [sample for sample in self.latest if sample.limit]
@@ -66,12 +80,6 @@ class Samples:
             if _spread(ratios) <= _spread(durations):
                 return tuple(sorted(min(ratio, 1.0) * limit for ratio in ratios))
         return tuple(sorted(min(sample.duration, limit) for sample in self.latest))
-
-    @property
-    def peak_memory(self) -> int | None:
-        """Bytes that few of the attempts passed."""
-        known = sorted(sample.peak_memory for sample in self.latest if sample.peak_memory is not None)
-        return int(quantile(known, _SAFE_MEMORY)) if known else None
 
 
 class Experience:

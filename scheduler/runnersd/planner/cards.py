@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 from runners.api import Code
@@ -121,7 +121,8 @@ class Cards:
         self._world, self._now = world, now
         self.cards: dict[GpuId, Card] = {}
         self.unusable: dict[GpuId, Reason] = {}
-        self._able: dict[Shape, list[Card]] = {}
+        self._able: dict[Hashable, list[Card]] = {}
+        self._rooms: dict[Hashable, list[float]] = {}
         self._standings: dict[Asker, Standing] = {}
         self._near = closeness(world.inventory.topology)
         booked: dict[GpuId, list[Booking]] = {}
@@ -147,9 +148,9 @@ class Cards:
         spec = job.spec
         if self._world.inventory.stale:
             return Reason(Code.INVENTORY_STALE, self._world.inventory.problem or "the driver does not answer")
-        found = self._able.get(shape)
+        found = self._able.get(shape.each_card)
         if found is None:
-            found = self._able[shape] = [card for card in self.cards.values() if card.open_to(spec)]
+            found = self._able[shape.each_card] = [card for card in self.cards.values() if card.open_to(spec)]
         if len(found) >= spec.num_gpus:
             return found
         reasons = self.refused(spec)
@@ -179,9 +180,14 @@ class Cards:
             found = self._standings[asker] = (closed, own)
         return found
 
-    def rooms(self, spec: JobSpec, able: Sequence[Card], asker: Asker | None) -> list[float]:
+    def rooms(self, job: Job, shape: Shape, able: Sequence[Card], asker: Asker | None) -> list[float]:
         """For how many seconds each of the cards could be had now, longest first."""
-        return sorted((card.room(spec, asker, self._now) for card in able), reverse=True)
+        key = (shape.each_card, None if asker is None else self.standing(asker))
+        found = self._rooms.get(key)
+        if found is None:
+            rooms = (card.room(job.spec, asker, self._now) for card in able)
+            found = self._rooms[key] = sorted(rooms, reverse=True)
+        return found
 
     def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float, asker: Asker) -> tuple[GpuId, ...]:
         """Cards that can be had for so long now, of which there are enough.
@@ -237,12 +243,14 @@ class Cards:
 
     def take(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
         """The job has the cards then."""
+        self._rooms.clear()
         for uuid in gpus:
             card = self.cards[uuid]
             card.time.take(start, end, card.amount(spec))
 
     def give_back(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
         """Undo a :meth:`take`."""
+        self._rooms.clear()
         for uuid in gpus:
             card = self.cards[uuid]
             card.time.give_back(start, end, card.amount(spec))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Literal
 
 from runnersd.lines import Line, Shape
 from runnersd.model import JobId, PipelineId
-from runnersd.ready import Ready
+from runnersd.ready import Place, Ready
 
 #: So many lines of one user and shape are looked at in a turn, for one that is short enough to pass a reservation.
 DEPTH = 50
@@ -59,50 +59,49 @@ class _Cursor:
 class _User:
     """One user's lines, by when their first jobs are due."""
 
-    def __init__(self, lines: Ready, shapes: Mapping[Shape, list[tuple[float, JobId, Line]]]) -> None:
+    def __init__(self, lines: Ready, shapes: Mapping[Shape, list[Place]]) -> None:
         self._lines = lines
-        self._shapes = list(shapes.items())
+        self._shapes = list(shapes.values())
         self._left = [0] * len(self._shapes)
-        # When it is due, the job, which shape; the place of its line in it, or -1 for one that is looked at again.
-        self._queue: list[tuple[float, JobId, int, int, _Cursor]] = []
-        for number in range(len(self._shapes)):
-            self._push(number, 0)
+        # When it is due, the job, which shape, the place of its line in it, the line; and where in the line it is, for
+        # one that is looked at again. Jobs differ, so nothing behind them is compared.
+        self._queue: list[tuple[float, JobId, int, int, Line, _Cursor | None]] = [
+            (*places[0][:2], number, 0, places[0][2], None) for number, places in enumerate(self._shapes)
+        ]
+        heapq.heapify(self._queue)
 
-    def first(self, closed: set[Shape]) -> tuple[JobId, Line] | None:
+    def first(self, closed: Set[Shape]) -> tuple[JobId, Line] | None:
         """The job that is due first, of no shape that is closed."""
         while self._queue:
-            _, id, number, _, cursor = self._queue[0]
-            if self._shapes[number][0] not in closed and self._left[number] < DEPTH:
-                return id, cursor.line
+            _, id, number, _, line, _ = self._queue[0]
+            if line.shape not in closed and self._left[number] < DEPTH:
+                return id, line
             heapq.heappop(self._queue)
         return None
 
     def go_on(self, outcome: Outcome) -> None:
         """Say what came of the first."""
-        _, _, number, place, cursor = heapq.heappop(self._queue)
+        _, _, number, place, line, cursor = heapq.heappop(self._queue)
         if outcome == "cards left":
-            least = self._shapes[number][0].num_gpus
-            for other, (shape, _) in enumerate(self._shapes):
-                if shape.num_gpus >= least:
+            for other, those in enumerate(self._shapes):
+                if those[0][2].shape.num_gpus >= line.shape.num_gpus:
                     self._left[other] = DEPTH
         if outcome in ("shape left", "cards left"):
             return
-        if place >= 0:
-            self._push(number, place + 1)
+        places = self._shapes[number]
+        if cursor is None and place + 1 < len(places):
+            due, id, following = places[place + 1]
+            heapq.heappush(self._queue, (due, id, number, place + 1, following, None))
         if outcome == "line left":
             self._left[number] += 1
             return
+        if cursor is None:
+            cursor = _Cursor(self._lines, line)
         cursor.advance(taken=outcome == "taken")
-        following = cursor.peek()
-        if following is not None:
-            due = self._lines.due(cursor.line, following[0])
-            heapq.heappush(self._queue, (due, following[0], number, -1, cursor))
-
-    def _push(self, number: int, place: int) -> None:
-        places = self._shapes[number][1]
-        if place < len(places):
-            due, id, line = places[place]
-            heapq.heappush(self._queue, (due, id, number, place, _Cursor(self._lines, line)))
+        head = cursor.peek()
+        if head is not None:
+            due = self._lines.due(line, head[0])
+            heapq.heappush(self._queue, (due, head[0], number, place, line, cursor))
 
 
 class Order:
@@ -114,18 +113,24 @@ class Order:
     def __init__(self, lines: Ready, priority: int, used: Mapping[int, float]) -> None:
         self._used = used
         self._closed: set[Shape] = set()
-        users = lines.bands.get(priority, {})
-        self._users = [(used.get(uid, 0.0), uid, _User(lines, shapes)) for uid, shapes in users.items()]
+        bands = lines.bands.get(priority, {})
+        self._lines, self._bands = lines, bands
+        self._open = {shape for shapes in bands.values() for shape in shapes}
+        self._met: dict[int, _User] = {}
+        self._users = [(used.get(uid, 0.0), uid) for uid in bands]
         heapq.heapify(self._users)
 
     def first(self) -> tuple[JobId, Line] | None:
         """The job that is next, with its line; None when nothing is left."""
-        while self._users:
-            used, uid, user = self._users[0]
+        while self._users and self._open:
+            used, uid = self._users[0]
             now = self._used.get(uid, 0.0)
             if now > used:
-                heapq.heapreplace(self._users, (now, uid, user))
+                heapq.heapreplace(self._users, (now, uid))
                 continue
+            user = self._met.get(uid)
+            if user is None:
+                user = self._met[uid] = _User(self._lines, self._bands[uid])
             found = user.first(self._closed)
             if found is not None:
                 return found
@@ -134,12 +139,13 @@ class Order:
 
     def go_on(self, outcome: Outcome) -> None:
         """Say what came of the first."""
-        _, _, user = self._users[0]
         if outcome == "user left":
             heapq.heappop(self._users)
             return
+        user = self._met[self._users[0][1]]
         if outcome == "shape left":
             found = user.first(self._closed)
             assert found is not None, "it has just been looked at"
             self._closed.add(found[1].shape)
+            self._open.discard(found[1].shape)
         user.go_on(outcome)

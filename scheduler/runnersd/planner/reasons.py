@@ -21,7 +21,7 @@ def why_not_now(job: Job, shape: Shape, space: Space, world: World, now: float) 
     fit = space.fit(job, shape)
     if fit.never is not None:
         return fit.never
-    ahead = _ahead(job, shape, space)
+    ahead = _ahead(job, shape, space) if fit.seconds > 0 or not shape.num_gpus else None
     if fit.seconds > 0 and ahead is not None:
         return _behind(ahead, now)
     booking = _booked(job, shape, space, now)

@@ -125,7 +125,7 @@ class Space:
         able = self.cards.able(job, shape)
         if isinstance(able, Reason):
             return Fit(0.0, able)
-        rooms = self.cards.rooms(job.spec, able, asker)
+        rooms = self.cards.rooms(job, shape, able, asker)
         return Fit(min(seconds, rooms[shape.num_gpus - 1]))
 
     def _let_go(self, gone: Sequence[Job]) -> None:

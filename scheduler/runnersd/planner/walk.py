@@ -116,12 +116,13 @@ class Walk:
             if is_short(estimate, self._world) and fit.seconds >= passing(estimate, self._world, 0.0):
                 self._start(job, line, passing(estimate, self._world, 0.0))
                 continue
-            made = self._space.reserve(job, line.shape, self._now, seconds)
+            start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
+            soonest = self._now if is_short(estimate, self._world) else start
+            made = self._space.reserve(job, line.shape, soonest, seconds)
             if made is None:
                 continue
-            if not is_short(estimate, self._world) or made.at > self._now + SOON:
+            if soonest < start and made.at > self._now + SOON:
                 self._space.lift(made)
-                start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
                 made = self._space.reserve(job, line.shape, start, seconds)
                 assert made is not None, "it could be kept sooner"
             if made.at <= self._now:
