@@ -85,7 +85,7 @@ def test_a_small_job_passes_a_big_one_only_if_it_ends_before_that_can_start() ->
         Code.NO_FREE_GPU, f"{free}1 held by {held} (ann) until about {at}"
     )
     assert why(queue, long, world, made) == Reason(
-        Code.BEHIND_RESERVATION, f"job {big} (ann) is ahead and needs 4 cards, at about {at}"
+        Code.BEHIND_RESERVATION, f"job {big} (ann) is ahead and needs 4 cards, kept for it from about {at}"
     )
     for id in (held, short):
         finish(queue, id)

@@ -79,7 +79,7 @@ def _behind(ahead: Reservation, now: float) -> Reason:
     needs = f"needs {cards_text(job.spec.num_gpus)}" if job.spec.num_gpus else "waits for the same"
     return Reason(
         Code.BEHIND_RESERVATION,
-        f"job {job.id} ({user_of(job)}) is ahead and {needs}, at about {clock_text(ahead.at, now)}",
+        f"job {job.id} ({user_of(job)}) is ahead and {needs}, kept for it from about {clock_text(ahead.at, now)}",
     )
 
 
