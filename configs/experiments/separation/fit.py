@@ -9,10 +9,9 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-import prepare  # of configs/pipelines/demo, as are the next three
-import sounds
+import sounds  # of configs/pipelines/demo, as are train and network
 import train
-from build_cache import folder_of
+from build_cache import data_of
 from network import MaskNetwork
 
 from runners.experiment_utils import load_experiment
@@ -22,7 +21,7 @@ def main() -> None:
     """Leaves the weights in `checkpoints` and the losses in `history.json` of the experiment's folder."""
     config, exp, _ = load_experiment(sys.argv[1])
     settings, home = config["train_config"], Path(config["info"]["output_folder"])
-    group = prepare.load(folder_of(config))
+    group = data_of(config)
     frames, held_out = (train.frames(group, part) for part in ("train", "validation"))
     rng = np.random.default_rng(settings["seed"])
     network = MaskNetwork.random(rng, frames[0].shape[1], config["model_config"]["hidden"], sounds.BINS)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import evaluate  # of configs/pipelines/demo, as are the next two
+import evaluate  # of configs/pipelines/demo, as are sounds and network
 import numpy as np
-import prepare
 import sounds
-from build_cache import folder_of
+from build_cache import data_of
 from network import MaskNetwork
 
 from runners.experiment_utils import load_experiment
@@ -20,7 +19,7 @@ def main() -> None:
     """Leaves `results/test.yml` in the experiment's folder, and the first test clip taken apart as sound files."""
     config, exp, _ = load_experiment(sys.argv[1])
     home = Path(config["info"]["output_folder"])
-    test = prepare.load(folder_of(config))
+    test = data_of(config)
     mixtures, tones, masks = (np.asarray(test[f"test/{name}"], np.float64) for name in ("mixture", "tones", "mask"))
     network = MaskNetwork.load(home / "checkpoints" / "latest.npz")
     estimates = [evaluate.separate(mixture, evaluate.predict(network, mixture)) for mixture in mixtures]

@@ -83,7 +83,20 @@ def build(path: Path, settings: dict[str, int | float]) -> None:
     for leftover in path.parent.glob(".building-*"):  # of builds that were killed: nobody else holds the lock
         shutil.rmtree(leftover)
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=path.parent))
-    group = zarr.open_group(folder / "new", mode="w", zarr_format=3, attributes={"settings": settings})
+    fill(zarr.open_group(folder / "new", mode="w", zarr_format=3, attributes={"settings": settings}), settings)
+    # zarr leaves it to the kernel when things reach the disk: a rename that got there first would name an empty cache.
+    for entry in [folder, *folder.rglob("*")]:
+        descriptor = os.open(entry, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    if path.exists():
+        path.rename(folder / "old")
+    (folder / "new").rename(path)
+    shutil.rmtree(folder)
+
+
+def fill(group: zarr.Group, settings: dict[str, int | float]) -> None:
+    """Make the data set in an empty group."""
     rng = np.random.default_rng(int(settings["seed"]))
     for part, share in PARTS.items():
         count = max(1, round(share * settings["clips"]))
@@ -98,15 +111,6 @@ def build(path: Path, settings: dict[str, int | float]) -> None:
         for name, values in arrays.items():
             group.create_array(f"{part}/{name}", data=values.astype(np.float32))
         print(f"{part}: {count} mixtures of tones and noise, {settings['seconds']:g} s each", flush=True)
-    # zarr leaves it to the kernel when things reach the disk: a rename that got there first would name an empty cache.
-    for entry in [folder, *folder.rglob("*")]:
-        descriptor = os.open(entry, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    if path.exists():
-        path.rename(folder / "old")
-    (folder / "new").rename(path)
-    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
