@@ -62,6 +62,7 @@ def pipelines(draw: st.DrawFn) -> Made:
             "cpus": draw(st.sampled_from([None, None, 3, 8])),
             "begin": draw(st.sampled_from([None, None, None, "+10s"])),
             "allow_failure": draw(st.booleans()),
+            "preemptible": draw(st.booleans()),
         }
         job |= {key: value for key, value in optional.items() if value is not None}
         if number and draw(st.booleans()):
@@ -106,6 +107,17 @@ class Life(RuleBasedStateMachine):
     def run_one(self, command: str, retries: int, turns: int) -> None:
         keys = {"command": command, "num_gpus": 1, "retries": retries, "retry_delay": 1, "grace": 2}
         self.now.submit([{"name": "one", **keys}])
+        self.now.turns(turns)
+
+    @rule(
+        commands=st.lists(st.sampled_from(COMMANDS), min_size=1, max_size=CARDS), cards=st.integers(1, 3), turns=turns
+    )
+    def somebody_is_in_a_hurry(self, commands: list[str], cards: int, turns: int) -> None:
+        """Jobs that may be preempted have had their time when one comes that is more important."""
+        willing = {"num_gpus": 1, "grace": 2, "preemptible": True, "priority": -5}
+        self.now.submit([{"name": f"w{n}", "command": one, **willing} for n, one in enumerate(commands)])
+        self.now.pass_time(4.0)
+        self.now.submit([{"name": "urgent", "command": "exit 0", "num_gpus": cards, "priority": 6}])
         self.now.turns(turns)
 
     @precondition(lambda self: self.told)

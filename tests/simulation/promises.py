@@ -280,6 +280,10 @@ def check_end(story: Simulation) -> None:
 
 def _retries_were_due(row: Row, ends: list[Code]) -> None:
     shown = f"job {row.id} is {row.state}, has {row.spec.retries} retries, and its attempts ended {ends}"
+    assert row.spec.preemptible or Code.PREEMPTED not in ends, shown
+    ends = [end for end in ends if end is not Code.PREEMPTED]  # that counts for nothing
+    if not ends:
+        return
     assert len(ends) <= row.spec.retries + 1, shown
     assert all(end in _RETRIED for end in ends[:-1]), shown
     if row.state == "failed" and ends[-1] in _RETRIED:
@@ -309,9 +313,9 @@ def _is_what_the_machine_saw(
 def _true_codes(saw: Outcome) -> set[Code]:
     """How an attempt may be said to have ended that ended so."""
     if saw.failure is not None:  # nobody saw it: whatever it was being stopped for is as true
-        return {saw.failure.code, Code.CANCELLED_BY, Code.TIME_LIMIT, Code.GPU_LOST}
+        return {saw.failure.code, Code.CANCELLED_BY, Code.TIME_LIMIT, Code.GPU_LOST, Code.PREEMPTED}
     if saw.stopped:
-        return {Code.CANCELLED_BY, Code.TIME_LIMIT, Code.GPU_LOST}
+        return {Code.CANCELLED_BY, Code.TIME_LIMIT, Code.GPU_LOST, Code.PREEMPTED}
     # Who is told that it is cancelled may rely on that. No time limit explains the end of what nobody stopped.
     if saw.exit_code == 0:
         return {Code.OK, Code.CANCELLED_BY}

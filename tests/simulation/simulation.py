@@ -14,7 +14,7 @@ from core.builders import ANN
 from runners.api import JobState
 from runners.errors import RunnersError
 from runners.pipeline.schema import read_submission
-from runnersd.config import Config, GpusConfig, JobsConfig
+from runnersd.config import Config, GpusConfig, JobsConfig, SchedulingConfig
 from runnersd.engine import Engine, Machine
 from runnersd.machine.simulated import SimulatedCards, SimulatedGpus
 from runnersd.model import Job, JobId, RunName
@@ -25,7 +25,11 @@ from simulation.timeline import LIFE, Timeline
 
 CARDS = 4
 EPOCH = 1_900_000_000.0
-CONFIG = Config(gpus=GpusConfig(poll=2.0), jobs=JobsConfig(max_running=6))
+CONFIG = Config(
+    gpus=GpusConfig(poll=2.0),
+    jobs=JobsConfig(max_running=6),
+    scheduling=SchedulingConfig(preemption=True, min_run=3.0),
+)
 CPUS, MEMORY = 8.0, 64 << 30
 
 
