@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from core.builders import ANN, Queue, spec
 from runners.api import Code
 from runnersd import lifecycle
+from runnersd.config import Quota
 from runnersd.forecast import Forecast, forecast
 from runnersd.forecast.queue import DEPTH
 from runnersd.model import Reason, Submitter
 from runnersd.planner import World
+from runnersd.quotas import Quotas
 
 BOB = Submitter(1001, 1001, (1001,), "bob")
 OK = Reason(Code.OK, "ended well")
@@ -170,3 +174,31 @@ def test_users_take_turns() -> None:
     bobs = queue.add(*(spec(f"b{n}", num_gpus=1, time_limit=100.0) for n in range(2)), user=BOB)
     made = forecast(queue.world(1), 0.0)
     assert list(made.in_time) == [anns[0], bobs[0], anns[1], bobs[1]]
+
+
+@pytest.mark.parametrize(
+    "quotas",
+    [
+        Quotas(users={"ann": Quota(running=1)}),
+        Quotas(users={"ann": Quota(gpus=2)}),
+        Quotas(groups={1000: ("lab", Quota(gpus=3)), 1001: ("other", Quota(running=9))}),
+    ],
+)
+def test_a_quota_is_waited_for_and_only_by_those_whose_it_is(quotas: Quotas) -> None:
+    queue = Queue()
+    first, second, third = queue.add(*(spec(f"{n}", num_gpus=2, time_limit=600.0) for n in range(3)))
+    [bobs] = queue.add(spec(num_gpus=2, time_limit=600.0), user=BOB)
+    run(queue, first, 0, 1)
+    assert likely(forecast(queue.world(8, quotas=quotas), 100.0), second, third, bobs) == [600.0, 1200.0, 100.0]
+
+
+def test_who_has_more_than_a_quota_allows_waits_until_less_is_had() -> None:
+    queue = Queue()
+    running = queue.add(*(spec(f"{n}", num_gpus=1, time_limit=600.0 + n) for n in range(3)))
+    for place, id in enumerate(running):
+        run(queue, id, place)
+    [next_one] = queue.add(spec("next", num_gpus=1, time_limit=10.0))
+    [never] = queue.add(spec("never", num_gpus=3, time_limit=10.0))
+    [without] = queue.add(spec("without", time_limit=10.0))
+    made = forecast(queue.world(8, quotas=Quotas(default=Quota(gpus=2))), 100.0)
+    assert likely(made, next_one, never, without) == [601.0, None, 100.0]

@@ -8,12 +8,12 @@ their turn they have others if those are free earlier.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from runnersd.forecast.outlooks import Outlook
 from runnersd.forecast.queue import Following, Queue
 from runnersd.lines import Line, line_of
-from runnersd.model import GpuId, Job, JobId, PipelineId
+from runnersd.model import GpuId, Job, JobId
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.order import Order
 from runnersd.planner.promises import is_short, not_before
@@ -40,9 +40,10 @@ class Play:
         self._space = Space(world, now, self._live_ends)
         self._used = use_expected(world, self._space.ends, now)
         self._made: dict[JobId, Reservation] = {}
-        self._at_once: dict[PipelineId, Timeline] = {}
+        self._limits: dict[Hashable, Timeline] = {}
         for id, job in world.snapshot.live.items():
-            self._line_of(job).take(now, max(self._live_ends[id], math.nextafter(now, math.inf)), 1.0)
+            for limit, amount in self._limits_of(job):
+                limit.take(now, max(self._live_ends[id], math.nextafter(now, math.inf)), amount)
         self._not_before = {id: self._kept_from(id, line, promised) for promised, id, line in self._promises()}
 
     def steps(self) -> Iterator[None]:
@@ -89,18 +90,19 @@ class Play:
         """Give the job the first time from then on at which it fits; none if it never does."""
         estimate = self._queue.ready.estimate(line)
         seconds = self._outlook.length(estimate, self._world)
-        at_once = self._line_of(job)
+        limits = self._limits_of(job)
+        at = _within(limits, at, seconds)
         while True:
-            at = at_once.next_room(1.0, at, seconds)
             made = self._space.reserve(job, line.shape, at, seconds) if at < math.inf else None
             if made is None:
                 self.starts[job.id] = math.inf
                 return
-            if at_once.next_room(1.0, made.at, seconds) <= made.at:
+            at = _within(limits, made.at, seconds)
+            if at <= made.at:
                 break
             self._space.lift(made)
-            at = made.at
-        at_once.take(made.at, made.until, 1.0)
+        for limit, amount in limits:
+            limit.take(made.at, made.until, amount)
         self._made[job.id] = made
         self.starts[job.id], self.cards[job.id] = made.at, made.gpus
         self._ends[job.id] = made.until
@@ -112,7 +114,8 @@ class Play:
         made = self._made.pop(id, None)
         if made is not None:
             self._space.lift(made)
-            self._line_of(job).give_back(made.at, made.until, 1.0)
+            for limit, amount in self._limits_of(job):
+                limit.give_back(made.at, made.until, amount)
         self._place(job, line, self._now)
         return before is not None and self.starts[id] < before
 
@@ -122,9 +125,25 @@ class Play:
             work = work_of(line.shape, self._queue.ready.estimate(line), self._measures)
             self._used[line.uid] = self._used.get(line.uid, 0.0) + work
 
-    def _line_of(self, job: Job) -> Timeline:
-        """How many of the job's pipeline run at which time."""
-        found = self._at_once.get(job.pipeline.id)
-        if found is None:
-            found = self._at_once[job.pipeline.id] = Timeline(job.pipeline.num_jobs)
+    def _limits_of(self, job: Job) -> list[tuple[Timeline, float]]:
+        """What limits the job besides the machine, and how much it takes of that: its pipeline, and quotas."""
+        found = [(self._limit(job.pipeline.id, job.pipeline.num_jobs), 1.0)]
+        if self._world.quotas.some:
+            who = job.pipeline.submitter
+            for account in self._world.quotas.accounts(self._world.snapshot.submitters.get(who.uid, who)):
+                if account.quota.running is not None:
+                    found.append((self._limit((account, "running"), account.quota.running), 1.0))
+                if account.quota.gpus is not None and job.spec.num_gpus:
+                    found.append((self._limit((account, "gpus"), account.quota.gpus), float(job.spec.num_gpus)))
         return found
+
+    def _limit(self, of: Hashable, most: float) -> Timeline:
+        found = self._limits.get(of)
+        if found is None:
+            found = self._limits[of] = Timeline(most)
+        return found
+
+
+def _within(limits: Sequence[tuple[Timeline, float]], at: float, seconds: float) -> float:
+    """The first time, not before ``at``, at which all of them may leave room for so long; infinity if there is none."""
+    return max(limit.next_room(amount, at, seconds) for limit, amount in limits)
