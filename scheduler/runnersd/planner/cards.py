@@ -13,6 +13,7 @@ from runnersd.inventory import matches
 from runnersd.lines import Shape
 from runnersd.model import Booking, Gpu, GpuId, Job, JobId, Reason
 from runnersd.planner.closest import Candidate, closest
+from runnersd.planner.stops import time_limit_of
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import cards_text
 from runnersd.planner.world import Outsiders, World, outsiders, usable
@@ -55,6 +56,7 @@ class Card:
         self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
         self.time = Timeline(float(self._total or 1))
         self.cleared = False  #: whether it is thought of as left by those who were on it when it was seen
+        self.surely = -math.inf  #: when its holders have left it even if they need all of their limits
 
     def open_to(self, spec: JobSpec) -> bool:
         """Whether the job could have it if none of ours did."""
@@ -141,6 +143,7 @@ class Cards:
             card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()), vacant=vacant)
             self.cards[gpu.uuid] = card
             for id, job in holders.items():
+                card.surely = max(card.surely, ends[id], time_limit_of(job) or ends[id])
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
     def able(self, job: Job, shape: Shape) -> list[Card] | Reason:
@@ -215,17 +218,28 @@ class Cards:
     def next_room(
         self, spec: JobSpec, able: Sequence[Card], at: float, seconds: float, asker: Asker
     ) -> tuple[float, tuple[GpuId, ...]]:
-        """The first time, not before ``at``, from which on enough of the cards can be had for so long, and which."""
+        """The first time, not before ``at``, from which on enough of the cards can be had for so long, and which.
+
+        They are those that are free first if their holders need all of their limits, though they are expected earlier.
+        A guess that proves wrong may then delay the job, but nobody who took other cards meanwhile and keeps a limit.
+        """
+        now = self._now
         while True:
-            firsts = sorted((card.next_room(spec, asker, at, seconds), place) for place, card in enumerate(able))
-            first = firsts[spec.num_gpus - 1][0]
-            if first <= at or first == math.inf:
-                fitting = [able[place] for then, place in firsts if then <= first]
-                if spec.gpu_shared or first == math.inf:
+            firsts = []
+            for place, card in enumerate(able):
+                first = card.next_room(spec, asker, at, seconds)
+                sure = first if card.time.room(card.amount(spec), now) else max(first, card.surely)
+                firsts.append((sure, first, place))
+            firsts.sort()
+            surest = firsts[spec.num_gpus - 1][0]
+            latest = max(first for _, first, _ in firsts[: spec.num_gpus])
+            if latest <= at or latest == math.inf:
+                fitting = [able[place] for sure, first, place in firsts if sure <= surest and first <= latest]
+                if spec.gpu_shared or latest == math.inf:
                     fitting = fitting[: spec.num_gpus]
                 free = [card.gpu.uuid for card in fitting]
-                return first, self._closest(spec, [(card, 0.0) for card in fitting], free)
-            at = first
+                return latest, self._closest(spec, [(card, 0.0) for card in fitting], free)
+            at = latest
 
     def _closest(
         self, spec: JobSpec, fitting: Sequence[tuple[Card, float]], free: Sequence[GpuId], own: int = 0

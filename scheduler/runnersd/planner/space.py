@@ -66,6 +66,8 @@ class Space:
         self._take(job.spec, gpus, self._now, max(end, math.nextafter(self._now, math.inf)))
         for uuid in gpus:
             self.given.setdefault(uuid, []).append(job)
+            card = self.cards.cards[uuid]
+            card.surely = max(card.surely, end, self._now + (job.spec.time_limit or 0.0))
         return gpus
 
     def reserve(self, job: Job, shape: Shape, not_before: float, seconds: float) -> Reservation | None:
