@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from runners.api import Code
@@ -254,6 +254,12 @@ class Cards:
         ]
         chosen = {one.uuid for one in closest(candidates, spec.num_gpus, self._near, free, own)}
         return tuple(uuid for uuid in self.cards if uuid in chosen)
+
+    def think_left(self, gpus: Set[GpuId]) -> None:
+        """From now on these cards, and no others, are thought of as left by those who were on them."""
+        for uuid, card in self.cards.items():
+            card.cleared = uuid in gpus
+        self._rooms.clear()
 
     def take(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
         """The job has the cards then."""

@@ -136,9 +136,11 @@ class Space:
             self.room.give_back(job.spec, self._now, end)
             self.cards.give_back(job.spec, self._usable(job), self._now, end)
         ids = {job.id for job in gone}
-        for uuid, card in self.cards.cards.items():
-            holders = self._world.snapshot.holders.get(uuid, {})
-            card.cleared = holders.keys() <= ids if holders else bool(self._world.ended)
+        holders = self._world.snapshot.holders
+        seen_before = bool(self._world.ended)
+        self.cards.think_left(
+            {uuid for uuid in self.cards.cards if (holders[uuid].keys() <= ids if uuid in holders else seen_before)}
+        )
         self._fits.clear()
 
     def _hold(self, gone: Sequence[Job]) -> None:
@@ -146,8 +148,7 @@ class Space:
             end = max(self.ends[job.id], math.nextafter(self._now, math.inf))
             self.room.take(job.spec, self._now, end)
             self.cards.take(job.spec, self._usable(job), self._now, end)
-        for card in self.cards.cards.values():
-            card.cleared = False
+        self.cards.think_left(frozenset())
         self._fits.clear()
 
     def _usable(self, job: Job) -> list[GpuId]:
