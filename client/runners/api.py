@@ -221,6 +221,14 @@ class GpuProcessView(TypedDict):
     left_behind: bool
 
 
+class DrainView(TypedDict):
+    """Why a card is drained, by whom and since when."""
+
+    reason: str
+    by: str
+    at: float | None
+
+
 class NearView(TypedDict):
     """What connects a card with those that are closest to it (as `nvidia-smi topo` says that), and which these are."""
 
@@ -246,6 +254,7 @@ class GpuView(TypedDict):
     reason: NotRequired[str]
     foreign: NotRequired[list[GpuProcessView]]
     near: NotRequired[NearView | None]  #: None where the driver does not say
+    drained: NotRequired[DrainView]
     booking: NotRequired[int]  #: that has it now, or is the next to
 
 

@@ -5,10 +5,11 @@
     │   ├── InvalidPipeline invalid-pipeline     422  exit 2  the pipeline file is wrong, with every problem
     │   ├── TooLarge        too-large            413  exit 2  over a limit on size or number
     │   └── IllegalTransition illegal-transition 409  exit 2  the job cannot do that from where it is
+    ├── NoSuchCard          no-such-card         404  exit 2  a card that the machine does not have, or not one alone
     ├── AlreadyTaken        already-taken        409  exit 2  cards that are booked, or needed by jobs, at that time
     ├── InvalidConfig       invalid-config       500  exit 2  a configuration file or flag is wrong
     ├── NotAllowed          not-allowed          403  exit 4  somebody else's job, or an operator's act
-    ├── NotFound            not-found            404  exit 5  no such job, pipeline, card or route
+    ├── NotFound            not-found            404  exit 5  no such job, pipeline, booking or route
     ├── QuotaExceeded       quota-exceeded       429  exit 2  the queue or the caller's share of it is full
     ├── Unavailable         unavailable          503  exit 1  the daemon cannot promise anything now
     └── DaemonUnreachable   daemon-unreachable   503  exit 3  raised on the client's side only
@@ -81,6 +82,14 @@ class IllegalTransition(InvalidRequest):
     status = 409
 
 
+class NoSuchCard(RunnersError):
+    """The machine has no card of that name, or several."""
+
+    code = "no-such-card"
+    status = 404
+    exit = 2
+
+
 class AlreadyTaken(RunnersError):
     """The cards are booked for that time, or held by jobs until then."""
 
@@ -105,7 +114,7 @@ class NotAllowed(RunnersError):
 
 
 class NotFound(RunnersError):
-    """No such job, pipeline, card or route."""
+    """No such job, pipeline, booking or route."""
 
     code = "not-found"
     status = 404

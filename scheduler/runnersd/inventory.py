@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Literal
 
-from runners.errors import NotFound
+from runners.errors import NoSuchCard
 from runners.spec import JobSpec
 from runnersd.model import ForeignPolicy, Gpu, GpuProcess, Inventory, Job
 
@@ -69,21 +70,32 @@ def find_gpu(inventory: Inventory, text: str) -> Gpu:
     """The card that a person means: its index, its UUID, or a beginning of the UUID that no other card shares.
 
     Raises:
-        NotFound: no card, or more than one.
+        NoSuchCard: no card, or more than one.
     """
     if text.isascii() and text.isdigit():
-        found = [gpu for gpu in inventory.gpus if gpu.index == int(text)]
+        found = [gpu for gpu in inventory.gpus if str(gpu.index) == text]
     else:
         found = [gpu for gpu in inventory.gpus if gpu.uuid == text]
         found = found or [gpu for gpu in inventory.gpus if text and gpu.uuid.lower().startswith(text.lower())]
     if len(found) == 1:
         return found[0]
     if found:
-        raise NotFound(f"cannot tell which card {text!r} is: {', '.join(gpu.uuid for gpu in found)} begin so")
+        raise NoSuchCard(f"cannot tell which card {text!r} is: {', '.join(gpu.uuid for gpu in found)} begin so")
     if not inventory.gpus:
-        raise NotFound(f"cannot find card {text!r}: this machine has none")
-    known = ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in inventory.gpus)
-    raise NotFound(f"cannot find card {text!r}: there are {known}")
+        raise NoSuchCard(f"cannot find card {text!r}: this machine has none")
+    raise NoSuchCard(f"cannot find card {text[:100]!r}{_nearest_card(inventory, text)}")
+
+
+def _nearest_card(inventory: Inventory, text: str) -> str:
+    """Which cards there are, and the one that is most like what was written."""
+    indices = sorted(gpu.index for gpu in inventory.gpus)
+    known = f": this machine has cards {', '.join(map(str, indices))}"
+    if text.isascii() and text.isdigit():
+        nearest = min(indices, key=lambda index: abs(index - int(text[:9])))
+        return f"{known}; the nearest is {nearest}"
+    names = {gpu.uuid.lower(): gpu for gpu in inventory.gpus}
+    found = get_close_matches(text.lower(), names, n=1, cutoff=0.6)
+    return known + (f"; did you mean {names[found[0]].index} ({names[found[0]].uuid})?" if found else "")
 
 
 def matches_model(gpu: Gpu, pattern: str) -> bool:

@@ -120,6 +120,22 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """Why an operator lets nothing new start on a card, who that is, and since when (Unix seconds).
+
+    What is not known is "" and None.
+    """
+
+    reason: str = ""
+    by: str = ""
+    at: float | None = None
+
+    def __str__(self) -> str:
+        """``drained by root: fan is loud``."""
+        return "drained" + (f" by {self.by}" if self.by else "") + (f": {self.reason}" if self.reason else "")
+
+
+@dataclass(frozen=True, slots=True)
 class Booking:
     """Cards that somebody has for themselves for some time, whatever the queue. Times are Unix seconds."""
 

@@ -174,7 +174,9 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
     if booked:
         view["booking"] = booked[0]
     if gpu.uuid in world.drained:
-        view["reason"] = f"drained: {world.drained[gpu.uuid] or 'no reason given'}"
+        drain = world.drained[gpu.uuid]
+        view["drained"] = {"reason": drain.reason, "by": drain.by, "at": drain.at}
+        view["reason"] = str(drain)
     elif gpu.owner is not None:
         whose = f"daemon of {gpu.owner.user}" if gpu.owner.user else "another daemon"
         view["reason"] = f"{whose}, pid {gpu.owner.pid or 'unknown'}"
@@ -213,7 +215,7 @@ def booking_view(booking: Booking, world: World, now: float) -> BookingView:
         if gpu is None or gpu.lost:
             said.append(f"card {uuid if gpu is None else gpu.index} is lost")
         elif uuid in world.drained:
-            said.append(f"card {gpu.index} is drained")
+            said.append(f"card {gpu.index} is {world.drained[uuid]}")
     return {
         "id": booking.id,
         "user": booking.user,

@@ -55,7 +55,7 @@ def test_values(jobs: Responder) -> None:
     assert words("completion ") == list(SCRIPTS)
     assert words("completion bash ") == []
     assert words("drain ") == ["0", "7"]
-    assert words("drain 0 ") == []
+    assert words("drain 0 ") == ["7"]
     assert words("run --gpus 1 -- ") == [":command"]
     assert words("run ") == [":command"]
     assert words("run python ") == [":file"]

@@ -45,7 +45,7 @@ def busy() -> dict[str, Any]:
         gpu_view(0, state="reserved", jobs=[4], memory_used=79 << 30, utilization=100, power=700.4),
         gpu_view(1, state="shared", jobs=[4, 5, 999]),
         gpu_view(2, state="foreign", foreign_pids=[4242], reason="used by python3 (pid 4242, uid 1007)"),
-        gpu_view(3, state="drained", reason="drained: the fan is loud " * 9),
+        gpu_view(3, state="drained", drained={"reason": "the fan is loud " * 9, "by": "root", "at": time.time() - 60}),
         gpu_view(4, state="lost", memory_total=None, memory_used=None, utilization=None, power=None, temperature=None),
         gpu_view(10, name="NVIDIA GeForce RTX 4090", memory_used=0),
     ]
@@ -315,12 +315,12 @@ def linked(*islands: tuple[int, ...]) -> list[Any]:
 
 def test_gpus_says_which_cards_are_close_in_a_pipe_and_on_a_terminal() -> None:
     gpus = linked((0, 1, 2, 3), (4, 5))
-    rows = plain.cards(gpus, near=True)
+    rows = plain.cards(gpus, time.time(), near=True)
     assert rows[0].split()[8] == "NEAR" and [row.split()[-2] for row in rows[1:]] == [
         "NV4:1,2,3", "NV4:0,2,3", "NV4:0,1,3", "NV4:0,1,2", "NV4:5", "NV4:4",
     ]  # fmt: skip
-    assert "NEAR" not in plain.cards(gpus)[0]
-    assert "NEAR" not in plain.cards([gpu_view(0, near=None)], near=True)[0]
+    assert "NEAR" not in plain.cards(gpus, time.time())[0]
+    assert "NEAR" not in plain.cards([gpu_view(0, near=None)], time.time(), near=True)[0]
     (line,) = closest(gpus)
     assert lines.paint(line, 80, False).strip() == "closest  NV4 0-3 · NV4 4,5"
     assert closest([gpu_view(0, near=None), gpu_view(1)]) == []

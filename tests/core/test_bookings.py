@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from core.builders import ANN, Queue, gpu, spec
 from core.test_planner import BOB, NOW, finish, run_plan, starts, why
 from runners.api import Code
-from runners.errors import AlreadyTaken, InvalidRequest, NotAllowed, NotFound
+from runners.errors import AlreadyTaken, InvalidRequest, NoSuchCard, NotAllowed
 from runnersd import lifecycle
 from runnersd.booking_rules import BOOKINGS, cards_at_once, check_allowed, check_times
-from runnersd.model import Booking, GpuProcess, Inventory, Submitter
+from runnersd.model import Booking, Drain, GpuProcess, Inventory, Submitter
 from runnersd.planner import Start, plan
 from runnersd.planner.bookings import Wish, choose
 from runnersd.planner.words import clock_text
@@ -229,11 +229,11 @@ def test_cards_of_a_model_and_cards_by_name() -> None:
         choose(wish(2, model="*H100*"), world, NOW)
     with pytest.raises(AlreadyTaken, match="cannot book card 3: it is lost"):
         choose(wish(1, cards=("3",)), world, NOW)
-    with pytest.raises(AlreadyTaken, match="cannot book card 0: it is drained"):
-        choose(wish(1, cards=("0",)), queue.world(mixed, drained={"GPU-0": "fan"}), NOW)
+    with pytest.raises(AlreadyTaken, match="cannot book card 0: it is drained: fan"):
+        choose(wish(1, cards=("0",)), queue.world(mixed, drained={"GPU-0": Drain("fan")}), NOW)
     with pytest.raises(InvalidRequest, match="named twice"):
         choose(wish(2, cards=("0", "GPU-0")), world, NOW)
-    with pytest.raises(NotFound):
+    with pytest.raises(NoSuchCard):
         choose(wish(1, cards=("9",)), world, NOW)
 
 
@@ -277,9 +277,11 @@ def test_a_job_that_may_run_into_it_by_its_limit_is_in_the_way_and_one_without_a
 def test_a_card_shows_its_booking_and_a_booking_what_is_wrong_with_its_cards() -> None:
     queue = Queue()
     bookings = (booked(3, 0, 1), booked(4, 0, start=5.0))
-    world = queue.world(Inventory((gpu(0), gpu(1, lost=True), gpu(2))), bookings=bookings, drained={"GPU-0": "fan"})
+    world = queue.world(
+        Inventory((gpu(0), gpu(1, lost=True), gpu(2))), bookings=bookings, drained={"GPU-0": Drain("fan")}
+    )
     assert [gpu_view(card, world).get("booking") for card in world.inventory.gpus] == [3, 3, None]
-    assert booking_view(bookings[0], world, NOW)["text"] == "card 0 is drained; card 1 is lost"
+    assert booking_view(bookings[0], world, NOW)["text"] == "card 0 is drained: fan; card 1 is lost"
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from runnersd import lifecycle
 from runnersd.config import Quota
 from runnersd.forecast import Forecast, forecast
 from runnersd.forecast.queue import DEPTH
-from runnersd.model import Reason, Submitter
+from runnersd.model import Drain, Reason, Submitter
 from runnersd.planner import World
 from runnersd.quotas import Quotas
 
@@ -137,7 +137,7 @@ def test_what_is_held_paused_or_impossible_is_not_foretold() -> None:
         spec("held"), spec("after", needs=["held"]), spec("drained", num_gpus=1), spec("free")
     )
     queue.take(lifecycle.Held(held, 0, Reason(Code.HELD, "held")))
-    made = forecast(queue.world(1, drained={"GPU-0": ""}), 0.0)
+    made = forecast(queue.world(1, drained={"GPU-0": Drain()}), 0.0)
     assert set(made.expected) == {free}
     assert after not in made.expected and drained not in made.expected
     assert forecast(queue.world(1, paused="x"), 0.0).expected == {}

@@ -14,7 +14,7 @@ from core.test_forecast import run
 from runners.api import Code, JobState
 from runnersd import lifecycle
 from runnersd.forecast import Forecaster, advice, can_be_advised, effects, forecast
-from runnersd.model import Job, Pipeline
+from runnersd.model import Drain, Job, Pipeline
 from runnersd.planner import World, plan
 
 
@@ -48,15 +48,15 @@ def test_fewer_cards_or_one_more_would_do() -> None:
     queue, _ = busy(1000.0, 1000.0)
     [four] = queue.add(spec("four", num_gpus=4, time_limit=600.0))
     assert helps(queue.world(5), four) == {"num_gpus": 3}
-    assert helps(queue.world(6, drained={"GPU-5": "fan"}), four) == {"num_gpus": 3, "undrain": 5}
+    assert helps(queue.world(6, drained={"GPU-5": Drain("fan")}), four) == {"num_gpus": 3, "undrain": 5}
 
 
 def test_nothing_untrue_is_said() -> None:
     queue, _ = busy(1000.0)
     [one] = queue.add(spec("one", num_gpus=1))
     assert helps(queue.world(1), one) == {}
-    assert helps(queue.world(2, drained={"GPU-1": ""}), one) == {"undrain": 1}
-    other = queue.world(2, drained={"GPU-1": ""})
+    assert helps(queue.world(2, drained={"GPU-1": Drain()}), one) == {"undrain": 1}
+    other = queue.world(2, drained={"GPU-1": Drain()})
     [model] = queue.add(spec("model", num_gpus=1, gpu_model="*A100*"))
     assert helps(other, model) == {}, "another model is drained too"
 

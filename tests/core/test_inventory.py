@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from runners.errors import NotFound
+from runners.errors import NoSuchCard
 from runners.spec import JobSpec
 from runnersd.inventory import CardState, card_state, find_gpu, foreign_processes, matches_model
 from runnersd.model import CardOwner, ForeignPolicy, Gpu, GpuProcess, Inventory, Job, Pipeline, Submitter
@@ -93,16 +93,25 @@ def test_a_whole_uuid_is_never_ambiguous() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("3", "0 (GPU-aa11)"), ("GPU-aa", "GPU-aa11, GPU-aa22"), ("", "there are"), ("²", "there are")]
+    ("text", "says"),
+    [
+        ("3", "'3': this machine has cards 0, 1, 2; the nearest is 2"),
+        ("GPU-ab22", "cards 0, 1, 2; did you mean 1 (GPU-aa22)?"),
+        ("GPU-aa", "GPU-aa11, GPU-aa22"),
+        ("", "cards 0, 1, 2"),
+        ("²", "cards 0, 1, 2"),
+        ("9" * 5000, "the nearest is 2"),
+    ],
 )
 def test_a_card_that_is_not_there_or_not_one_is_an_error_that_lists_them(text: str, says: str) -> None:
-    with pytest.raises(NotFound) as caught:
+    with pytest.raises(NoSuchCard) as caught:
         find_gpu(THREE, text)
     assert says in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_a_machine_without_cards_says_so() -> None:
-    with pytest.raises(NotFound, match="this machine has none"):
+    with pytest.raises(NoSuchCard, match="this machine has none"):
         find_gpu(Inventory(), "0")
 
 

@@ -16,6 +16,7 @@ from runnersd import lifecycle
 from runnersd.explain import explain
 from runnersd.model import (
     CardOwner,
+    Drain,
     EngineState,
     ForeignPolicy,
     GpuProcess,
@@ -121,7 +122,7 @@ def test_a_drained_a_lost_and_somebody_elses_card_are_not_given() -> None:
     queue = Queue()
     ids = [queue.add(spec(num_gpus=1))[0] for _ in range(4)]
     inventory = Inventory((gpu(0), gpu(1, lost=True), gpu(2, owner=CardOwner("bob", 7)), gpu(3)))
-    made = run_plan(queue, queue.world(inventory, drained={"GPU-0": "fans"}))
+    made = run_plan(queue, queue.world(inventory, drained={"GPU-0": Drain("fans")}))
     assert starts(made) == {ids[0]: ("GPU-3",)}
 
 
@@ -366,7 +367,7 @@ def situations(draw: st.DrawFn) -> tuple[Queue, World]:
         gpu(n, lost=draw(st.integers(0, 9)) == 0, processes=foreign if draw(st.integers(0, 5)) == 0 else ())
         for n in range(4)
     )
-    return queue, queue.world(Inventory(seen), cpus=4.0, drained={"GPU-3": ""} if draw(st.booleans()) else {})
+    return queue, queue.world(Inventory(seen), cpus=4.0, drained={"GPU-3": Drain()} if draw(st.booleans()) else {})
 
 
 @settings(max_examples=400, deadline=None)
@@ -466,3 +467,15 @@ def test_nobody_can_tell_how_a_container_is_while_its_engine_is_silent() -> None
     for id in (contained, host):
         queue.take(lifecycle.Stopping(id, 1, Reason(Code.CANCELLED_BY, "cancelled by ann"), NOW - 1000))
     assert codes() == [Code.UNKNOWN, Code.STUCK]
+
+
+def test_what_is_kept_moves_off_a_card_that_is_drained() -> None:
+    queue = Queue()
+    held = [queue.add(spec(num_gpus=1, gpus=(str(n),), time_limit=60.0 * (n + 1)))[0] for n in range(3)]
+    run_plan(queue, queue.world(3))
+    assert len(queue.snapshot.live) == len(held)
+    queue.add(spec("wide", num_gpus=2, time_limit=600.0))
+    [kept] = plan(queue.world(3), NOW).reservations
+    assert (kept.gpus, kept.at) == (("GPU-0", "GPU-1"), NOW + 120)
+    [kept] = plan(queue.world(3, drained={"GPU-0": Drain("fan")}), NOW).reservations
+    assert (kept.gpus, kept.at) == (("GPU-1", "GPU-2"), NOW + 180)

@@ -244,7 +244,7 @@ async def test_events_of_one_job_or_pipeline(daemon: Served) -> None:
 @served_test()
 async def test_cards_have_events_too(daemon: Served) -> None:
     async with opened(daemon, "/v1/events?after=0") as stream:
-        card = (await daemon.engine.drain("0", "fans"))["uuid"]
+        card = (await daemon.engine.drain("0", "fans", "root"))["uuid"]
         seen: list[tuple[str, str, str]] = []
         while not seen or seen[-1][0] != "gpu.drained":
             [(_, type, data)] = await events(stream, 1)

@@ -153,7 +153,7 @@ class Life(RuleBasedStateMachine):
         engine = self.now.engine
         match what:
             case "drain":
-                self.now.ask(engine.drain(str(number), "tests"))
+                self.now.ask(engine.drain(str(number), "tests", "root"))
             case "undrain":
                 self.now.ask(engine.undrain(str(number)))
             case "pause":

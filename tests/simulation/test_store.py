@@ -18,7 +18,7 @@ from runners.api import SETTLED, Code, JobState
 from runners.errors import IllegalTransition, InvalidRequest, NotFound, Unavailable
 from runners.spec import Barrier, Need
 from runnersd import lifecycle
-from runnersd.model import Booking, Reason
+from runnersd.model import Booking, Drain, Reason
 from runnersd.store import store as store_module
 from simulation.storing import (
     BOB,
@@ -352,7 +352,7 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path) -> None:
         )
         store.record(lifecycle.Reserved(1, 1, (odd,)), 1.0)
         store.record(lifecycle.Failed(1, 1, Reason(Code.LAUNCH_FAILED, odd), 1, 2.0), 2.0)
-        store.drain("GPU-0", odd)
+        store.drain("GPU-0", Drain(odd, odd, 5.0))
         store.pause(odd)
         store.announce("gpu.drained", {"name": odd})
         await store.committed()
@@ -390,19 +390,20 @@ def test_a_submission_that_no_row_can_hold_fails_alone(tmp_path: Path) -> None:
 def test_drains_and_the_pause_outlive_the_daemon(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(tmp_path)
-        store.drain("GPU-0", "fan broken")
-        store.drain("GPU-1", "")
+        store.drain("GPU-0", Drain("fan broken", "root", 5.0))
+        store.drain("GPU-1", Drain())
         store.pause("maintenance")
         await store.close()
         store = await opened(tmp_path)
-        assert dict(store.drained) == {"GPU-0": "fan broken", "GPU-1": ""} and store.paused == "maintenance"
+        drains = {"GPU-0": Drain("fan broken", "root", 5.0), "GPU-1": Drain()}
+        assert dict(store.drained) == drains and store.paused == "maintenance"
         store.drain("GPU-0", None)
         store.pause(None)
         await store.committed()
         await check(store)
         await store.close()
         store = await opened(tmp_path)
-        assert dict(store.drained) == {"GPU-1": ""} and store.paused is None
+        assert dict(store.drained) == {"GPU-1": Drain()} and store.paused is None
         await store.close()
 
     run(work)

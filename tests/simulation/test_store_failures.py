@@ -19,7 +19,7 @@ from core.builders import ANN, spec
 from runners.api import Code, JobState
 from runners.errors import RunnersError, Unavailable
 from runnersd import lifecycle
-from runnersd.model import Reason
+from runnersd.model import Drain, Reason
 from runnersd.store import Store, journal, opening
 from simulation.storing import OK, check, image, opened, queue, run, select, start, submission, succeed
 
@@ -59,7 +59,7 @@ async def story(store: Store, promised: dict[str, Any]) -> None:
         await store.committed()
         promised[f"job {first}"] = (JobState.SUCCEEDED,)
         promised[f"job {second}"] = (JobState.RUNNING, JobState.FAILED)
-        store.drain(f"GPU-{number}", "done")
+        store.drain(f"GPU-{number}", Drain("done"))
         store.record(lifecycle.Failed(second, 1, Reason(Code.EXIT_CODE, ""), 1, 9.0), 9.0)
         await store.committed()
         promised[f"job {second}"] = (JobState.FAILED,)
@@ -158,7 +158,7 @@ def test_while_the_disk_fails_nothing_is_promised_and_nothing_is_moved(
         assert not store.healthy and store.generation == 0
         for change in (
             lambda: start(store, third),
-            lambda: store.drain("GPU-0", "x"),
+            lambda: store.drain("GPU-0", Drain("x")),
             lambda: store.pause("x"),
             lambda: store.announce("gpu.lost", {}),
         ):

@@ -13,6 +13,7 @@ import pytest
 
 from core.builders import spec
 from runners.errors import InvalidConfig
+from runnersd.model import Drain
 from runnersd.past.experience import Sample
 from runnersd.past.kinds import kind_of
 from runnersd.store import Store, opening, place, schema
@@ -64,7 +65,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert [job.id for job in store.recent][-3:] == [4, 2, 1]
         assert [attempt["exit_code"] for attempt in await store.attempts(4)] == [3, 4]
         assert store.snapshot.doomed == {6}
-        assert dict(store.drained) == {"GPU-7": "fan broken"} and store.paused == "maintenance"
+        assert dict(store.drained) == {"GPU-7": Drain("fan broken")} and store.paused == "maintenance"
         assert dict(await store.environment(2)) == {"PATH": "/usr/bin", "SECRET": "hush"}
         assert store.database == "0123456789ab" and store.interrupted == {(3, 1)}
         # It goes on working: ids count on, the key is still known.

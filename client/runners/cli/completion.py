@@ -210,7 +210,8 @@ def _of_kind(kind: str, command: Command, last: str, given: Sequence[str], socke
     try:
         client = Client(socket, timeout=_TIMEOUT)
         if kind == "gpu":
-            return [(str(gpu["index"]), f"{gpu['name']}, {gpu['state']}") for gpu in client.gpus()]
+            offers = [(str(gpu["index"]), f"{gpu['name']}, {gpu['state']}") for gpu in client.gpus()]
+            return [offer for offer in offers if offer[0] not in given]
         if kind in ("job", "jobs", "ids"):
             return _jobs(client, command, kind != "job", given)
     except RunnersError:

@@ -10,10 +10,13 @@ from runners.client import Client
 from runners.render import bookings, plain
 from runners.render.terminal import Terminal
 
+from .main import complain
 from .sentences import print_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runners.api import GpuView
 
     from .options import Words
@@ -36,12 +39,12 @@ def gpus(words: Words) -> int:
         from runners.render.status import PLAIN_SIGNS, cards, closest
 
         jobs = {job["id"]: job for job in client.jobs(states=("starting", "running", "stopping"))}
-        lines = [*cards(view["gpus"], jobs, terminal.width, {})[1:], *closest(view["gpus"])]
+        lines = [*cards(view["gpus"], jobs, terminal.width, now)[1:], *closest(view["gpus"])]
         for line in [*lines, *bookings.screen(booked, indices, now, os.getuid())]:
             painted = paint(line, terminal.width, terminal.colour)
             sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
     else:
-        rows = plain.cards(view["gpus"], near=True)
+        rows = plain.cards(view["gpus"], now, near=True)
         if booked:
             rows += ["", *bookings.plain(booked, indices, now)]
         sys.stdout.write("".join(f"{line}\n" for line in rows))
@@ -50,21 +53,43 @@ def gpus(words: Words) -> int:
 
 def drain(words: Words) -> int:
     """Let its jobs end and give it to no other."""
-    view = Client(words.text("socket")).drain(words.required("GPU"), words.text("reason") or "")
-    return _said(view, words)
+    client, reason = Client(words.text("socket")), words.text("reason") or ""
+    return _each(words, lambda gpu: client.drain(gpu, reason))
 
 
 def undrain(words: Words) -> int:
     """Use it again."""
-    return _said(Client(words.text("socket")).undrain(words.required("GPU")), words)
+    return _each(words, Client(words.text("socket")).undrain)
 
 
-def _said(view: GpuView, words: Words) -> int:
-    if words.has("json"):
-        print_json(view)
-        return 0
+def _each(words: Words, act: Callable[[str], GpuView]) -> int:
+    """Do it to every card, say what became of each, and complain of those that refuse; the first one's exit code."""
+    from runners.errors import DaemonUnreachable, RunnersError
+
+    done: list[GpuView] = []
+    named = [gpu for word in words.all("GPU") for gpu in word.split(",")]
+    code = 0
+    for gpu in named:
+        try:
+            view = act(gpu)
+        except DaemonUnreachable:
+            raise
+        except RunnersError as error:
+            complain(error)
+            code = code or error.exit
+            continue
+        done.append(view)
+        if not words.has("json"):
+            sys.stdout.write(_said(view) + "\n")
+    if words.has("json") and done:
+        print_json(done[0] if len(named) == 1 else {"gpus": done})
+    return code
+
+
+def _said(view: GpuView) -> str:
     line = f"card {view['index']} ({view['name']}): {view['state']}"
-    if view["jobs"] and view["state"] == "drained":
+    if view["state"] != "drained" and view.get("drained"):
+        line += ", drained"
+    if view["jobs"] and view.get("drained"):
         line += f"; still runs {', '.join(map(str, view['jobs']))}"
-    sys.stdout.write(line + "\n")
-    return 0
+    return line

@@ -21,7 +21,7 @@ def status(view: StatusView, now: float) -> list[str]:
     if daemon.get("notice"):
         lines += [words.clean(daemon["notice"]), ""]
     if view["gpus"]:
-        lines += [*cards(view["gpus"]), ""]
+        lines += [*cards(view["gpus"], now), ""]
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
     if view.get("bookings"):
         from . import bookings
@@ -30,7 +30,7 @@ def status(view: StatusView, now: float) -> list[str]:
     return lines + jobs(view["jobs"], indices, now)
 
 
-def cards(gpus: Sequence[GpuView], *, near: bool = False) -> list[str]:
+def cards(gpus: Sequence[GpuView], now: float, *, near: bool = False) -> list[str]:
     """A row a card; with ``near`` also what connects it with which others, if that is known."""
     rows: list[tuple[str, ...]] = [
         ("GPU", "NAME", "MEMORY", "UTIL", "TEMP", "POWER", "STATE", "JOBS", "UUID", "REASON")
@@ -48,7 +48,7 @@ def cards(gpus: Sequence[GpuView], *, near: bool = False) -> list[str]:
                 gpu["state"],
                 ",".join(map(str, gpu["jobs"])) or ",".join(f"pid:{pid}" for pid in gpu["foreign_pids"]) or "-",
                 gpu["uuid"],
-                words.clean(gpu.get("reason") or "-"),
+                _why(gpu, now),
             )
         )
     if near and any(gpu.get("near") for gpu in gpus):
@@ -67,6 +67,13 @@ def nearest(gpus: Sequence[GpuView]) -> list[str]:
         others = [str(indices[uuid]) for uuid in near["gpus"] if uuid in indices] if near else []
         told.append(f"{words.clean(near['by'])}:{','.join(others)}" if near and others else "-")
     return told
+
+
+def _why(gpu: GpuView, now: float) -> str:
+    drained = gpu.get("drained")
+    if drained is not None:
+        return f"drained: {words.drain(drained, now)}"
+    return words.clean(gpu.get("reason") or "-")
 
 
 def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[str]:

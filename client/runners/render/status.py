@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 from . import bookings, words
 from .lines import end, left, middle, right, width
 
@@ -48,7 +50,7 @@ def screen(
     """The whole of `status` in ``most`` columns. ``history``: utilisations by UUID, for `--watch` to draw."""
     lines = [_heading(view, now), *_notices(view)]
     names = {job["id"]: job for job in view["jobs"]}
-    lines += cards(view["gpus"], names, most, history or {})
+    lines += cards(view["gpus"], names, most, now, history or {})
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
     lines += bookings.screen(view.get("bookings", ()), indices, now, uid)
     jobs = _Jobs(view["jobs"], indices, most, now, uid)
@@ -91,7 +93,11 @@ def _notices(view: StatusView) -> list[Line]:
 
 
 def cards(
-    gpus: Sequence[GpuView], jobs: Mapping[int, JobView], most: int, history: Mapping[str, Sequence[int | None]]
+    gpus: Sequence[GpuView],
+    jobs: Mapping[int, JobView],
+    most: int,
+    now: float,
+    history: Mapping[str, Sequence[int | None]] = MappingProxyType({}),
 ) -> list[Line]:
     """A line a card: what it is, how full and how busy, and whose."""
     if not gpus:
@@ -128,7 +134,7 @@ def cards(
         line.append((f"  {left(row[6], widths[6])}", style))
         room = most - sum(width(text) for text, _style in line) - 2
         line.append(("  ", ""))
-        line += _tenants(gpu, jobs, room)
+        line += _tenants(gpu, jobs, room, now)
         lines.append(line)
     return lines
 
@@ -171,7 +177,7 @@ def _unit(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.0f}{unit}"
 
 
-def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int) -> Line:
+def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int, now: float) -> Line:
     """Who has the card: its jobs, or the processes of others in red, or why it is out of use."""
     said: Line = []
     # With users' names if there is room, else without, else the jobs' numbers alone.
@@ -187,11 +193,12 @@ def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int) -> Line:
             said += [(f" {middle(words.clean(job['name']), left_over - width(user))}", ""), (user, "dim")]
         elif left_over >= _NAME:
             said.append((f" {middle(words.clean(job['name']), left_over)}", ""))
-    why = words.clean(gpu.get("reason", ""))
+    drained = gpu.get("drained")
+    why = words.drain(drained, now) if drained is not None else words.clean(gpu.get("reason", ""))
     if not why and gpu["foreign_pids"]:
         why = "pid " + ", ".join(map(str, gpu["foreign_pids"]))
     if why:
-        said += [(", ", "dim"), (why.removeprefix("drained: "), "red" if gpu["foreign_pids"] else "dim")]
+        said += [(", ", "dim"), (why, "red" if gpu["foreign_pids"] else "dim")]
     return said[1:]
 
 

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runners.api import JobView
+    from runners.api import DrainView, JobView
 
 GIB = 1 << 30
 
@@ -93,6 +93,13 @@ def cards(job: JobView, indices: Mapping[str, int]) -> str:
     if job["num_gpus"] and job["state"] in WAITING:
         return count(job["num_gpus"], "card")
     return ""
+
+
+def drain(drain: DrainView, now: float) -> str:
+    """``fan is loud (root, since 14:05)``: why a card is drained."""
+    since = "" if drain["at"] is None else f"since {clock(drain['at'], now)}"
+    who = ", ".join(clean(text) for text in (drain["by"] and f"by {drain['by']}", since) if text)
+    return f"{clean(drain['reason'])} ({who})" if drain["reason"] and who else clean(drain["reason"]) or who
 
 
 def clean(text: str) -> str:

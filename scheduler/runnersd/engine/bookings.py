@@ -67,7 +67,7 @@ class Bookings:
         """Book cards.
 
         Raises:
-            InvalidRequest, NotFound: there are no such cards, or no such time.
+            InvalidRequest, NoSuchCard: there are no such cards, or no such time.
             NotAllowed: it is more than somebody who is no operator may book.
             AlreadyTaken: they are taken then.
             Unavailable: it could not be made durable.

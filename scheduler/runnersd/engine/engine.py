@@ -33,7 +33,7 @@ from runnersd.explain import explain
 from runnersd.forecast import Forecast, Foreseen
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
-from runnersd.model import Job, JobId, Pipeline, Reason, RunName, Submitter
+from runnersd.model import Drain, Job, JobId, Pipeline, Reason, RunName, Submitter
 from runnersd.quotas import Account, member
 from runnersd.revision import again, of_the_job, revise
 from runnersd.store import Store
@@ -310,9 +310,13 @@ class Engine:
         submission = again(pipeline, jobs, environment, only, names)
         return (await self.submit([submission], pipeline.submitter, operator=True))[0]
 
-    async def drain(self, gpu: str, reason: str) -> GpuView:
-        """Let nothing new start on a card (by index, UUID or its unique beginning). Running jobs go on."""
-        return await self._set_drained(gpu, reason)
+    async def drain(self, gpu: str, reason: str, by: str) -> GpuView:
+        """Let nothing new start on a card (by index, UUID or its unique beginning). Running jobs go on.
+
+        Raises:
+            NoSuchCard: it names none, or several.
+        """
+        return await self._set_drained(gpu, Drain(reason, by, self.clock()))
 
     async def undrain(self, gpu: str) -> GpuView:
         """Let jobs start on the card again."""
@@ -363,9 +367,9 @@ class Engine:
             raise Unavailable(f"cannot {verb} job {id}: what became of it could not be written; try again in a moment")
         return job
 
-    async def _set_drained(self, text: str, reason: str | None) -> GpuView:
+    async def _set_drained(self, text: str, drain: Drain | None) -> GpuView:
         gpu = find_gpu(self._loop.sight.inventory, text)
-        self.store.drain(gpu.uuid, reason)
+        self.store.drain(gpu.uuid, drain)
         await self._saved()
         return gpu_view(gpu, self._loop.world())
 

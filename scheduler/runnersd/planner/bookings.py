@@ -43,7 +43,7 @@ def choose(wish: Wish, world: World, now: float) -> tuple[GpuId, ...]:
     """The cards for it: those that are expected to be free when it begins, and close together.
 
     Raises:
-        NotFound: a card that it names is not there.
+        NoSuchCard: a card that it names is not there.
         InvalidRequest: this machine has no such cards, or too few.
         AlreadyTaken: they are taken then; says by whom, and when it would be possible.
     """
@@ -88,7 +88,7 @@ def _wanted(wish: Wish, world: World) -> list[Gpu]:
             raise InvalidRequest("cannot book cards: one of them is named twice")
         for gpu in named.values():
             if gpu.lost or gpu.uuid in world.drained:
-                raise AlreadyTaken(f"cannot book card {gpu.index}: it is {'lost' if gpu.lost else 'drained'}")
+                raise AlreadyTaken(f"cannot book card {gpu.index}: it is {_unfit(gpu, world)}")
         return sorted(named.values(), key=lambda gpu: gpu.index)
     fitting = [gpu for gpu in inventory.gpus if wish.model is None or matches_model(gpu, wish.model)]
     like = f" like {wish.model}" if wish.model is not None else ""
@@ -96,11 +96,13 @@ def _wanted(wish: Wish, world: World) -> list[Gpu]:
         raise InvalidRequest(f"cannot book {cards_text(wish.count)}{like}: this machine has {len(fitting) or 'none'}")
     well = [gpu for gpu in fitting if not gpu.lost and gpu.uuid not in world.drained]
     if len(well) < wish.count:
-        out = ", ".join(
-            f"card {gpu.index} is {'lost' if gpu.lost else 'drained'}" for gpu in fitting if gpu not in well
-        )
+        out = ", ".join(f"card {gpu.index} is {_unfit(gpu, world)}" for gpu in fitting if gpu not in well)
         raise AlreadyTaken(f"cannot book {cards_text(wish.count)}{like}: {len(well)} can be used; {out}")
     return well
+
+
+def _unfit(gpu: Gpu, world: World) -> str:
+    return "lost" if gpu.lost else str(world.drained[gpu.uuid])
 
 
 def _obstacle(gpu: Gpu, wish: Wish, start: float, seconds: float, world: World, now: float) -> _Obstacle | None:

@@ -9,6 +9,7 @@ from runners.api import Code
 from runnersd.inventory import foreign_memory, foreign_processes, process_text
 from runnersd.model import (
     Booking,
+    Drain,
     EngineState,
     ForeignPolicy,
     Gpu,
@@ -30,7 +31,7 @@ class World:
 
     snapshot: Snapshot
     inventory: Inventory
-    drained: Mapping[GpuId, str] = field(default_factory=dict)
+    drained: Mapping[GpuId, Drain] = field(default_factory=dict)
     paused: str | None = None
     low_disk: str | None = None
     max_running: int = 64
@@ -60,7 +61,7 @@ def usable(gpu: Gpu, world: World) -> Reason | None:
     if gpu.lost:
         return Reason(Code.NO_FREE_GPU, f"card {gpu.index} is lost")
     if gpu.uuid in world.drained:
-        return Reason(Code.NO_FREE_GPU, f"card {gpu.index} is drained")
+        return Reason(Code.NO_FREE_GPU, f"card {gpu.index} is {world.drained[gpu.uuid]}")
     if gpu.owner is not None:
         whose = gpu.owner.user or "another user"
         return Reason(

@@ -24,7 +24,7 @@ async def gpus(call: Call) -> web.StreamResponse:
 
 async def drain(call: Call) -> web.StreamResponse:
     """Let nothing new start on a card; what runs there goes on."""
-    view = await call.engine.drain(call.arguments["gpu"], call.body["reason"] or f"by {call.user}")
+    view = await call.engine.drain(call.arguments["gpu"], call.body["reason"] or "", call.user)
     log.info("card drained", extra={"gpu": view["uuid"], "by": call.user})
     return reply(view)
 

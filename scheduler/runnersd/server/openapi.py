@@ -32,6 +32,7 @@ _VIEWS = (
     api.GpuProcessView,
     api.IntruderView,
     api.NearView,
+    api.DrainView,
     api.GpuView,
     api.BookingView,
     api.DaemonView,

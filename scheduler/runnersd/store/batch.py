@@ -14,7 +14,7 @@ from typing import Any
 
 from runners.api import JobState
 from runnersd import lifecycle
-from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
+from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
 from runnersd.past.experience import Experience, Sample
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
@@ -22,6 +22,7 @@ from runnersd.snapshot import Learned
 from runnersd.store import intrusions
 from runnersd.store.rows import (
     booking_row,
+    drain_text,
     environment_blob,
     event_data,
     pipeline_detail,
@@ -100,7 +101,7 @@ class Batch:
     ended: dict[PipelineId, float] = field(default_factory=dict)
     news: list[News] = field(default_factory=list)
     intakes: list[Intake] = field(default_factory=list)
-    drained: dict[GpuId, str | None] = field(default_factory=dict)
+    drained: dict[GpuId, Drain | None] = field(default_factory=dict)
     bookings: dict[BookingId, Booking | None] = field(default_factory=dict)  #: None for one that is taken back
     meta: dict[str, Any] = field(default_factory=dict)
     waiters: list[asyncio.Future[None]] = field(default_factory=list)
@@ -152,14 +153,14 @@ class Batch:
         )
         events = [_event(news) for news in self.all_news()]
         _many(connection, "INSERT INTO event (id, at, type, job, uid, data) VALUES {}", events)
-        for gpu, reason in self.drained.items():
-            if reason is None:
+        for gpu, drain in self.drained.items():
+            if drain is None:
                 connection.execute("DELETE FROM gpu WHERE uuid = ?", (gpu,))
             else:
                 connection.execute(
                     "INSERT INTO gpu (uuid, drained) VALUES (?, ?) "
                     "ON CONFLICT (uuid) DO UPDATE SET drained = excluded.drained",
-                    (gpu, text(reason)),
+                    (gpu, drain_text(drain)),
                 )
         for id, booking in self.bookings.items():
             if booking is None:

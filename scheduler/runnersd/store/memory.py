@@ -6,7 +6,7 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
 from runners.api import WAITING, JobState
-from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline
+from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline
 from runnersd.snapshot import Snapshot
 from runnersd.store.reading import RECENT, Loaded
 from runnersd.store.shared import Shared
@@ -20,7 +20,7 @@ class Memory:
         self.recent: deque[Job] = deque(maxlen=RECENT)  #: newest first
         self.counts: Counter[JobState] = Counter()
         self.waiting: Counter[int] = Counter()  #: waiting jobs by uid
-        self.drained: dict[GpuId, str] = {}
+        self.drained: dict[GpuId, Drain] = {}
         self.paused: str | None = None
         self.bookings: dict[BookingId, Booking] = {}  #: also some that are over
         self.intrusions: tuple[Intrusion, ...] = ()  #: of live attempts, as the rows had them

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runners.api import SETTLED, AttemptView, EventView, JobState
-from runnersd.model import Booking, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId
+from runnersd.model import Booking, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId
 from runnersd.past.experience import Samples
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
@@ -23,6 +23,7 @@ from runnersd.store.rows import (
     PIPELINE_COLUMNS,
     attempt_view,
     booking_of,
+    drain_of,
     environment_of,
     job_of,
     job_then,
@@ -57,7 +58,7 @@ class Loaded:
     dependencies: dict[JobId, Job]  #: settled jobs of other pipelines that some of them wait for
     recent: list[Job]
     settled: Counter[JobState]  #: jobs of pipelines that are over
-    drained: dict[GpuId, str]
+    drained: dict[GpuId, Drain]
     paused: str | None
     intrusions: list[Intrusion]  #: of live attempts
     experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
@@ -123,7 +124,7 @@ def load(connection: sqlite3.Connection) -> Loaded:
         dependencies=dependencies,
         recent=_recent(connection, shared),
         settled=settled,
-        drained={uuid: json.loads(why) for uuid, why in connection.execute("SELECT uuid, drained FROM gpu")},
+        drained={uuid: drain_of(why) for uuid, why in connection.execute("SELECT uuid, drained FROM gpu")},
         paused=meta.get("paused"),
         intrusions=intrusions.of_live_attempts(connection),
         experience=[

@@ -9,7 +9,7 @@ from typing import Any
 
 from runners.api import LIVE, AttemptView, Code, JobState, ReasonView
 from runners.spec import Barrier, JobSpec
-from runnersd.model import Booking, Job, Pipeline, Reason, Submitter
+from runnersd.model import Booking, Drain, Job, Pipeline, Reason, Submitter
 from runnersd.past.experience import Sample, Samples
 from runnersd.store.shared import Shared
 
@@ -128,6 +128,17 @@ def reason_of(column: str | None) -> Reason | None:
         return None
     code, sentence, *about = json.loads(column)
     return Reason(Code(code), sentence, *about)
+
+
+def drain_text(drain: Drain) -> str:
+    """A drain as JSON."""
+    return text((drain.reason, drain.by, drain.at))
+
+
+def drain_of(column: str) -> Drain:
+    """The drain that `drain_text` wrote, or an older daemon, which kept the reason alone."""
+    kept = json.loads(column)
+    return Drain(kept) if isinstance(kept, str) else Drain(*kept)
 
 
 def booking_row(booking: Booking) -> tuple[Any, ...]:

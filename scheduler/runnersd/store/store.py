@@ -18,7 +18,7 @@ from runners.api import AttemptView, EventView, JobState
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
-from runnersd.model import Booking, BookingId, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.snapshot import Snapshot
 from runnersd.store import reading
 from runnersd.store.batch import Accepted, Batch, Intake, News
@@ -88,7 +88,7 @@ class Store:
         return self._memory.recent
 
     @property
-    def drained(self) -> Mapping[GpuId, str]:
+    def drained(self) -> Mapping[GpuId, Drain]:
         """The cards on which nothing new starts, and why."""
         return self._memory.drained
 
@@ -195,13 +195,13 @@ class Store:
         if news and job is not None:
             batch.news.append(News(self._next_event(), at, "job.contaminated", job))
 
-    def drain(self, gpu: GpuId, reason: str | None) -> None:
+    def drain(self, gpu: GpuId, drain: Drain | None) -> None:
         """Let nothing new start on a card, for that reason; None lets it again. Kept over restarts."""
-        self._journal.batch().drained[gpu] = reason
-        if reason is None:
+        self._journal.batch().drained[gpu] = drain
+        if drain is None:
             self._memory.drained.pop(gpu, None)
         else:
-            self._memory.drained[gpu] = reason
+            self._memory.drained[gpu] = drain
 
     def book(self, booking: Booking) -> Booking:
         """Keep a booking, under an id of its own (the one it has is not looked at). Kept over restarts."""

@@ -14,7 +14,7 @@ from core.builders import spec
 from runners.api import Code
 from runners.spec import Need
 from runnersd import lifecycle
-from runnersd.model import Reason
+from runnersd.model import Drain, Reason
 from runnersd.store import schema
 from simulation.storing import BOB, opened, queue, run, start, succeed
 
@@ -55,7 +55,7 @@ async def fill(folder: Path) -> None:
     away = Reason(Code.PREEMPTED, "made way for job 3 (ann)")
     store.record(lifecycle.Stopping(9, 1, away, 400.0), 400.0)
     store.record(lifecycle.Requeued(9, 1, away, 143, 401.0, None, 3 << 30), 401.0)
-    store.drain("GPU-7", "fan broken")
+    store.drain("GPU-7", Drain("fan broken"))
     store.pause("maintenance")
     store.announce("gpu.drained", {"uuid": "GPU-7"})
     await store.close()
