@@ -324,3 +324,67 @@ def test_gpus_says_which_cards_are_close_in_a_pipe_and_on_a_terminal() -> None:
     (line,) = closest(gpus)
     assert lines.paint(line, 80, False).strip() == "closest  NV4 0-3 · NV4 4,5"
     assert closest([gpu_view(0, near=None), gpu_view(1)]) == []
+
+
+LONG = "needs 4 cards: 1 free, 1 held by 7 (bob) until about 22:41, 2 held by 4 (ann) until about Fri 27 Nov 03:11"
+
+
+def waiting(id: int, text: str = LONG) -> dict[str, Any]:
+    return job_view(id, "queued", reason={"code": "no_free_gpu", "text": text}, num_gpus=4, gpus=[])
+
+
+@pytest.mark.parametrize("most", [80, 100, 120, 160])
+def test_no_sentence_is_cut(most: int) -> None:
+    drained = {"reason": "the fan of it is so loud that nobody can work", "by": "root", "at": time.time()}
+    shown = drawn(status_view([waiting(1)], [gpu_view(0, state="drained", drained=drained)]), most)
+    text = " ".join(" ".join(shown).split())
+    assert LONG in text and "the fan of it is so loud that nobody can work (by root, since" in text
+    assert max(map(lines.width, shown)) <= most
+
+
+def test_what_is_true_of_several_in_a_row_is_said_once() -> None:
+    view = status_view([waiting(1), waiting(2), waiting(3), waiting(4, "is something else"), waiting(5)])
+    text = "\n".join(drawn(view, 200))
+    assert text.count(LONG) == 2
+    assert [line.split()[0] for line in text.splitlines() if line.endswith("the same as 1")] == ["2", "3"]
+
+
+def test_bookings_are_listed_under_the_cards_and_nowhere_without_any() -> None:
+    now = time.time()
+    one = {
+        "id": 3, "user": "ann", "uid": 1001, "gpus": ["GPU-00000000", "gone"], "starts_at": now - 60, "ends_at": now + 60,
+        "made_at": now, "reason": "demo", "active": True, "waits_for": [7], "text": "waits for job 7 (bob)",
+    }  # fmt: skip
+    later = {
+        **one,
+        "id": 12,
+        "gpus": ["GPU-00000000"],
+        "starts_at": now + 60,
+        "active": False,
+        "text": "",
+        "reason": "",
+    }
+    view = status_view([], [gpu_view(0)], paused="x")
+    assert "Booked" not in "\n".join(drawn(view))
+    view["bookings"] = [one, later]
+    shown = drawn(view)
+    place = shown.index(" Booked")
+    at = words.clock(now + 60, now)
+    assert shown[place + 1].split() == [
+        "3",
+        "cards",
+        "0,?",
+        "ann",
+        "until",
+        at,
+        *["waits", "for", "job", "7", "(bob)", "·", "demo"],
+    ]
+    assert shown[place + 2].split() == ["12", "card", "0", "ann", at, "to", at]
+    plainly = "\n".join(plain.status(cast(Any, view), now))
+    assert "BOOKING" in plainly and "waits for job 7 (bob)" in plainly
+
+
+def test_text_is_broken_at_spaces_and_a_word_that_is_too_long_is_cut_in_its_middle() -> None:
+    assert lines.wrap("one two  three", 7) == ["one two", "three"]
+    assert lines.wrap("a incomprehensible b", 7) == ["a", "inc…ble", "b"]
+    assert lines.wrap("", 7) == []

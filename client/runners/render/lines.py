@@ -59,6 +59,20 @@ def end(text: str, most: int) -> str:
     return _head(text, most - 1).rstrip() + "…" if most > 0 else ""
 
 
+def wrap(text: str, most: int) -> list[str]:
+    """``text`` in lines of at most ``most`` columns, broken at spaces; a word that is longer than a line is cut."""
+    lines, line = [], ""
+    for word in text.split():
+        longer = f"{line} {word}" if line else word
+        if width(longer) <= most:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = middle(word, most)
+    return [*lines, line] if line else lines
+
+
 def _head(text: str, most: int) -> str:
     if text.isascii():
         return text[: max(0, most)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from . import bookings, words
-from .lines import end, left, middle, right, width
+from .lines import end, left, middle, right, width, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ _CARDS = {
 }
 _ROOMY = 96  # columns from which a card's line has everything
 _NAME = 6  # columns below which a job's name says nothing
+_WHY = 44  # columns from which sentences stand beside the jobs, and not below them
+_REST = 20  # columns that there are for what follows on a line, however narrow the terminal
 _SPARKS = "▁▂▃▄▅▆▇█"
 _UNSAID = ("launching", "running", "ok")  # codes whose sentence says no more than the state does
 
@@ -56,14 +58,14 @@ def screen(
     jobs = _Jobs(view["jobs"], indices, most, now, uid)
     totals = view.get("counts", {})
     for states, title, labels in (
-        (words.LIVE, "Running", ("cards", "for", "")),
-        (words.WAITING, "Queued", ("wants", "waits", "why")),
-        (words.SETTLED, "Finished", ("cards", "ran", "how it ended")),
+        (words.LIVE, "Running", ("cards", "for", "", "")),
+        (words.WAITING, "Queued", ("wants", "waits", "starts", "why")),
+        (words.SETTLED, "Finished", ("cards", "ran", "ended", "how")),
     ):
         section = [job for job in view["jobs"] if job["state"] in states]
         if section:
             total = sum(totals.get(state, 0) for state in states) if states != words.SETTLED else 0
-            lines += [[], jobs.heading(title, len(section), total, labels), *map(jobs.line, section)]
+            lines += [[], jobs.heading(title, len(section), total, labels), *jobs.lines(section)]
     if not view["jobs"]:
         lines += [[], [(" no jobs yet; ", "dim"), ("runners-client submit FILE", ""), (" queues some", "dim")]]
     return lines
@@ -116,12 +118,18 @@ def cards(
                 gpu["state"],
             )
         )
-    widths = [max(map(width, column)) for column in zip(*rows, strict=True)]
-    lines: list[Line] = [[]]
+    titles = ("", "card", "memory", "busy", "", "", "state")
+    shown = [column for column in range(7) if any(row[column] for row in rows)]
+    widths = [
+        max(map(width, column)) if place not in shown else max(width(titles[place]), *map(width, column))
+        for place, column in enumerate(zip(*rows, strict=True))
+    ]
+    bar = 14 if most >= _ROOMY else 8
+    lines: list[Line] = [[], _card_heading(widths, shown, bar, bool(history))]
     for gpu, row in zip(gpus, rows, strict=True):
         style = _CARDS.get(gpu["state"], "")
         line: Line = [(f" {right(row[0], widths[0])}", "bold"), (f"  {left(row[1], widths[1])}  ", "")]
-        line += _bar(gpu, style, 14 if most >= _ROOMY else 8)
+        line += _bar(gpu, style, bar)
         line.append((f" {right(row[2], widths[2])}", ""))
         seen = history.get(gpu["uuid"])
         if seen:
@@ -134,8 +142,11 @@ def cards(
         line.append((f"  {left(row[6], widths[6])}", style))
         room = most - sum(width(text) for text, _style in line) - 2
         line.append(("  ", ""))
-        line += _tenants(gpu, jobs, room, now)
-        lines.append(line)
+        tenants = _tenants(gpu, jobs, room)
+        why = _why(gpu, now)
+        if why and tenants:
+            tenants.append((", ", "dim"))
+        lines += _with_rest([*line, *tenants], why, "red" if gpu["foreign_pids"] else "dim", most)
     return lines
 
 
@@ -151,6 +162,25 @@ def closest(gpus: Sequence[GpuView]) -> list[Line]:
     if not groups:
         return []
     return [[(" closest  ", "dim"), (" · ".join(dict.fromkeys(groups)), "")]]
+
+
+def _card_heading(widths: Sequence[int], shown: Sequence[int], bar: int, drawn: bool) -> Line:
+    """What the columns of the cards mean."""
+    text = f" {left('card', widths[0] + 2 + widths[1])}  {left('memory', bar + 1 + widths[2])}"
+    if drawn:
+        text += " " * 12
+    if 3 in shown:
+        text += f"  {right('busy', widths[3])}"
+    text += "".join(" " * (2 + widths[place]) for place in (4, 5) if widths[place])
+    return [(f"{text}  {left('state', widths[6])}  who", "dim")]
+
+
+def _with_rest(line: Line, text: str, style: str, most: int) -> list[Line]:
+    """The line with a text after it, which goes on below where it begins when there is no room."""
+    begin = sum(width(part) for part, _style in line)
+    parts = wrap(text, max(most - begin, _REST))
+    lines: list[Line] = [[*line, (parts[0], style)] if parts else line]
+    return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
 
 
 def card_name(name: str) -> str:
@@ -177,8 +207,8 @@ def _unit(value: float | None, unit: str) -> str:
     return "" if value is None else f"{value:.0f}{unit}"
 
 
-def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int, now: float) -> Line:
-    """Who has the card: its jobs, or the processes of others in red, or why it is out of use."""
+def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int) -> Line:
+    """The jobs that have the card."""
     said: Line = []
     # With users' names if there is room, else without, else the jobs' numbers alone.
     share = room // max(1, len(gpu["jobs"])) - 2
@@ -193,13 +223,16 @@ def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int, now: float) -
             said += [(f" {middle(words.clean(job['name']), left_over - width(user))}", ""), (user, "dim")]
         elif left_over >= _NAME:
             said.append((f" {middle(words.clean(job['name']), left_over)}", ""))
-    drained = gpu.get("drained")
-    why = words.drain(drained, now) if drained is not None else words.clean(gpu.get("reason", ""))
-    if not why and gpu["foreign_pids"]:
-        why = "pid " + ", ".join(map(str, gpu["foreign_pids"]))
-    if why:
-        said += [(", ", "dim"), (why, "red" if gpu["foreign_pids"] else "dim")]
     return said[1:]
+
+
+def _why(gpu: GpuView, now: float) -> str:
+    """Whose processes are on the card that do not belong there, or why it is out of use."""
+    drained = gpu.get("drained")
+    if drained is not None:
+        return words.drain(drained, now)
+    why = words.clean(gpu.get("reason", ""))
+    return why or ("pid " + ", ".join(map(str, gpu["foreign_pids"])) if gpu["foreign_pids"] else "")
 
 
 class _Jobs:
@@ -212,27 +245,50 @@ class _Jobs:
         self.user = min(10, max(4, *(width(job["user"]) for job in jobs), 4))
         self.cards = min(9, max(5, *(len(ranges(words.cards(job, indices))) for job in jobs), 5))
         self.time = max(5, *(len(words.duration(words.took(job, now))) for job in jobs), 5)
-        fixed = 1 + self.id + 2 + self.pipeline + 2 + 2 + self.user + 2 + 11 + 2 + self.cards + 2 + self.time + 2
-        room = max(20, most - fixed)
+        self.when = max((width(self.moment(job)) for job in jobs), default=0)
+        self.when = self.when and max(self.when, 6)
+        fixed = 1 + self.id + 2 + self.pipeline + 2 + 2 + self.user + 2 + 11 + 2 + self.cards + 2 + self.time
+        room = max(_REST, most - fixed - (2 + self.when if self.when else 0))
         names = max((width(job["name"]) for job in jobs), default=8)
-        details = max((width(self.detail(job)) for job in jobs), default=0)
-        # Both get what they want, else the sentence up to half, else each its half.
-        self.name = max(8, min(names, room - min(details, room // 2)))
+        whys = min(_WHY, max((width(self.why(job)) for job in jobs), default=0) + 2)
+        # Sentences stand beside the jobs where names leave them room, else below.
+        self.beside = room - max(8, min(names, room // 2)) >= whys
+        self.name = max(8, min(names, room - whys if self.beside else room))
 
-    def heading(self, title: str, shown: int, total: int, labels: tuple[str, str, str]) -> Line:
+    def heading(self, title: str, shown: int, total: int, labels: tuple[str, str, str, str]) -> Line:
         """A section's title over its rows, and what its columns mean."""
         of = f"{shown} of {total}" if total > shown else str(shown)
         first = self.id + 2 + self.pipeline + 2 + self.name
         count = "" if title == "Finished" else f" {of}"
+        when = f"  {left(labels[2], self.when)}" if self.when else ""
         return [
             (f" {title}", "bold"),
             (left(count, first - len(title)), "dim"),
             (f"  {left('user', self.user)}  {left('state', 11)}", "dim"),
-            (f"  {left(labels[0], self.cards)}  {right(labels[1], self.time)}  {labels[2]}", "dim"),
+            (f"  {left(labels[0], self.cards)}  {right(labels[1], self.time)}{when}", "dim"),
+            (f"  {labels[3]}" if self.beside else "", "dim"),
         ]
 
+    def lines(self, jobs: Sequence[JobView]) -> list[Line]:
+        """A section's jobs. What is true of several in a row is said once."""
+        lines: list[Line] = []
+        said, first = "", 0
+        for job in jobs:
+            why = self.why(job)
+            if why and why == said and job["state"] in words.WAITING:
+                why = f"the same as {first}"
+            else:
+                said, first = why, job["id"]
+            line = self.line(job)
+            if self.beside:
+                lines += _with_rest([*line, ("  ", "")], why, "dim", self.most)
+            else:
+                indent = 1 + self.id + 2 + self.pipeline + 2
+                lines += [line, *([(" " * indent, ""), (part, "dim")] for part in wrap(why, self.most - indent))]
+        return lines
+
     def line(self, job: JobView) -> Line:
-        """One job."""
+        """One job, without the sentence."""
         sign, style = STATES.get(job["state"], ("?", ""))
         settled = job["state"] in words.SETTLED
         cards = ranges(words.cards(job, self.indices))
@@ -244,16 +300,20 @@ class _Jobs:
             (f"  {sign} {left(job['state'].replace('_', ' '), 9)}", style),
             (f"  {left(end(cards, self.cards), self.cards)}", "dim" if settled else ""),
             (f"  {right(words.duration(words.took(job, self.now)), self.time)}", "dim" if settled else ""),
-            (f"  {self.detail(job)}".rstrip(), "dim"),
+            (f"  {left(self.moment(job), self.when)}" if self.when else "", "dim"),
         ]
 
-    def detail(self, job: JobView) -> str:
-        """Why it is where it is, and when that was or will be."""
-        said = []
+    def moment(self, job: JobView) -> str:
+        """When it ended, or will start as far as that can be said."""
         if job["finished_at"] is not None:
-            said.append(f"{words.rough(self.now - job['finished_at'])} ago")
-        elif job["expected_start"] is not None and job["state"] in words.WAITING:
-            said.append(f"~{words.clock(job['expected_start'], self.now)}")
+            return f"{words.rough(self.now - job['finished_at'])} ago"
+        if job["expected_start"] is not None and job["state"] in words.WAITING:
+            return f"~{words.clock(job['expected_start'], self.now)}"
+        return ""
+
+    def why(self, job: JobView) -> str:
+        """Why it is where it is."""
+        said = []
         if job["attempt"] > 1:
             said.append(f"attempt {job['attempt']}")
         if job["reason"]["code"] not in _UNSAID:

@@ -110,7 +110,7 @@ def _obstacle(gpu: Gpu, wish: Wish, start: float, seconds: float, world: World, 
     for booking in world.bookings:
         if gpu.uuid in booking.gpus and booking.starts_at < start + seconds and booking.ends_at > max(start, now):
             whose = "you have" if booking.uid == wish.uid else f"{booking.user or booking.uid} has"
-            times = f"from {clock_text(booking.starts_at, now)} to {clock_text(booking.ends_at, now)}"
+            times = f"from {clock_text(booking.starts_at, now)} to {clock_text(booking.ends_at, booking.starts_at)}"
             return _Obstacle(f"{whose} booked it {times} (booking {booking.id})", booking.ends_at)
     for job in world.snapshot.holders.get(gpu.uuid, {}).values():
         limit = time_limit_of(job)

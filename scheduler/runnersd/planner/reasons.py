@@ -61,16 +61,14 @@ def _booked(job: Job, shape: Shape, space: Space, now: float) -> Reason | None:
     indices = sorted(card.gpu.index for card in cards if card.gpu.uuid in first.gpus)
     which = f"card{'s' if len(indices) > 1 else ''} {', '.join(map(str, indices))}"
     whose = first.user or str(first.uid)
-    until = clock_text(first.ends_at, now)
     if first.active(now):
-        text = f"{whose} has booked {which} until {until} (booking {first.id})"
+        text = f"{whose} has booked {which} until {clock_text(first.ends_at, now)} (booking {first.id})"
     else:
         why = "this job's time limit reaches into that"
         if job.spec.time_limit is None:
             why = "this job may still run then; one with a short time_limit could go first"
-        text = (
-            f"{whose} has booked {which} from {clock_text(first.starts_at, now)} to {until} (booking {first.id}): {why}"
-        )
+        times = f"from {clock_text(first.starts_at, now)} to {clock_text(first.ends_at, first.starts_at)}"
+        text = f"{whose} has booked {which} {times} (booking {first.id}): {why}"
     return Reason(Code.BEHIND_RESERVATION, text)
 
 
