@@ -98,8 +98,9 @@ class Bookings:
         return view
 
     def _quota(self, who: Submitter) -> int | None:
-        quotas = self._loop.config.scheduling.quotas
-        return quotas.users.get(who.user, quotas.default).gpus
+        """How many cards the user may hold at a time: the least of the own quota and those of the user's groups."""
+        quotas = (account.quota.gpus for account in self._loop.quotas.accounts(who))
+        return min((gpus for gpus in quotas if gpus is not None), default=None)
 
     async def _saved(self) -> None:
         self._loop.wake()
