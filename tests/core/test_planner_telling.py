@@ -84,3 +84,25 @@ def test_jobs_without_cards_are_minor_and_many_are_not_all_named() -> None:
     assert told is not None and told.minor
     assert told.text.endswith("starts 5 n4 (ann); starts 4 more")
     assert len(told.started) == 9
+
+
+def test_who_is_stopped_for_whom_is_told() -> None:
+    telling, queue = Telling(), Queue()
+    [low] = queue.add(spec("low", num_gpus=1, preemptible=True), at=NOW)
+    run(queue, low, 0, at=NOW)
+    [high] = queue.add(spec("high", num_gpus=1, priority=5, time_limit=60.0), at=NOW + 1, user=BOB)
+    world = queue.world(1, min_run=10.0)
+    made = plan(world, NOW + 20)
+    told = telling.tell(made, world, NOW + 20)
+    assert told is not None
+    assert told.text.startswith(f"stops {low} low (ann) on card 0: makes way for job {high} (bob) of priority 5")
+    assert not told.minor
+
+
+def test_what_is_stopped_at_its_time_limit_is_told() -> None:
+    queue = Queue()
+    [id] = queue.add(spec("late", time_limit=60.0), at=NOW)
+    run(queue, id, at=NOW)
+    world = queue.world()
+    told = Telling().tell(plan(world, NOW + 61), world, NOW + 61)
+    assert told is not None and told.text == f"stops {id} late (ann): over its time limit of 60 s"

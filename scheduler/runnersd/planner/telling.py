@@ -1,4 +1,4 @@
-"""What a plan does, in one line that a person can follow: what starts where, past whom, and what is kept for whom."""
+"""What a plan does, in one line that a person can follow: who is stopped, what starts where, and what is kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from runners.api import JobState
 from runnersd.model import GpuId, Job, JobId
-from runnersd.planner.decisions import Plan, Reservation, Start
+from runnersd.planner.decisions import Plan, Reservation, Start, Stop
 from runnersd.planner.words import clock_text, user_of
 from runnersd.planner.world import World
 
@@ -44,13 +44,14 @@ class Telling:
     def tell(self, plan: Plan, world: World, now: float) -> Told | None:
         """What is to be told of a plan; None when it is nothing new."""
         starts = [one for one in plan.decisions if isinstance(one, Start)]
+        stops = [one for one in plan.decisions if isinstance(one, Stop)]
         news = [(made, self._said.get(made.job.id)) for made in plan.reservations if self._is_news(made, now)]
         for made, before in news:
             self._said[made.job.id] = _Said(made.at, before.since if before is not None else now)
-        if not starts and not news:
+        if not starts and not stops and not news:
             return None
         indices = {gpu.uuid: gpu.index for gpu in world.inventory.gpus}
-        parts = []
+        parts = [f"stops {_named(one.job)}{_on(one.job.gpus, indices)}: {one.reason.text}" for one in stops]
         passed: dict[JobId, None] = {}
         for one in starts[:_NAMED]:
             before_it = [made.job.id for made in plan.reservations if _passes(one.job, made.job)]
@@ -67,7 +68,7 @@ class Telling:
             tuple(one.job.id for one in starts),
             tuple(made.job.id for made, _ in news),
             tuple(passed),
-            minor=not news and not any(one.gpus for one in starts),
+            minor=not news and not stops and not any(one.gpus for one in starts),
         )
 
     def _is_news(self, made: Reservation, now: float) -> bool:
