@@ -11,6 +11,7 @@ from core.test_planner import finish, run_plan, starts, why
 from runners.api import Code
 from runnersd.model import Inventory, Submitter
 from runnersd.planner import World
+from runnersd.planner.order import DEPTH
 
 BOB, CID = (Submitter(uid, uid, (uid,), name) for uid, name in ((1001, "bob"), (1002, "cid")))
 
@@ -69,3 +70,13 @@ def test_a_job_that_just_fits_before_another_gets_its_cards(number: int) -> None
     given = starts(run_plan(queue, queue.world(8), now))
     assert {id: len(gpus) for id, gpus in given.items()} == {one: 4, other: 4}
     assert len({uuid for gpus in given.values() for uuid in gpus}) == 8, "no card is given twice"
+
+
+def test_a_job_for_which_cards_are_kept_starts_on_an_idle_machine_behind_however_many_lines() -> None:
+    queue, hour = Queue(), 3600.0
+    (long,) = queue.add(spec("long", command="long", num_gpus=8, time_limit=10 * hour))
+    for number in range(DEPTH + 10):
+        command = f"short {chr(97 + number % 26)} {chr(97 + number // 26)}"
+        queue.add(spec("short", command=command, num_gpus=8, time_limit=hour + 100 + number), at=20 * hour)
+    made = run_plan(queue, queue.world(8), 26.9 * hour)
+    assert starts(made).keys() == {long}

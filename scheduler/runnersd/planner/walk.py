@@ -139,16 +139,20 @@ class Walk:
     def _walk(self, priority: int) -> None:
         order = Order(self._lines, priority, self._used)
         reserved = False
+        kept = {id: made.job for id, made in self._space.reservations.items() if made.job.spec.priority == priority}
         while (first := order.first()) is not None:
             id, line = first
             if id in self._taken:
                 order.go_on("taken")
                 continue
             job = self._snapshot.jobs[id]
+            kept.pop(id, None)
             outcome = self._look_at(job, line)
             if outcome in ("line left", "shape left") and not reserved:
                 reserved = self._reserve_first(job, line)
             order.go_on(outcome)
+        for id, job in kept.items():  # behind more lines than are looked at, and yet it may be the one that can start
+            self._look_at(job, self._lines.line(id))
 
     def _look_at(self, job: Job, line: Line) -> Outcome:
         """Start the job if it fits, or settle it if it never will."""
