@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import pytest
 
 from core.builders import ANN, GIB, Queue, gpu, spec
-from core.test_planner import finish, run_plan, starts, why
+from core.test_planner import NOW, OK, finish, run_plan, starts, why
 from runners.api import Code
+from runnersd import lifecycle
 from runnersd.model import Inventory, Submitter
 from runnersd.planner import World
 from runnersd.planner.order import DEPTH
+from runnersd.urgency import Measures
 
 BOB, CID = (Submitter(uid, uid, (uid,), name) for uid, name in ((1001, "bob"), (1002, "cid")))
 
@@ -80,3 +82,22 @@ def test_a_job_for_which_cards_are_kept_starts_on_an_idle_machine_behind_however
         queue.add(spec("short", command=command, num_gpus=8, time_limit=hour + 100 + number), at=20 * hour)
     made = run_plan(queue, queue.world(8), 26.9 * hour)
     assert starts(made).keys() == {long}
+
+
+def test_a_stream_of_short_jobs_without_limits_lets_a_wide_one_through_when_it_has_waited_long_enough() -> None:
+    queue, now, most = Queue(), NOW, 600.0
+    queue.snapshot.measure(Measures(cards=4, max_delay=most))
+    (wide,) = queue.add(spec("wide", command="wide", num_gpus=4), at=NOW, user=BOB)
+    ends: dict[int, float] = {}
+    while wide not in queue.snapshot.live:
+        assert now < NOW + 1.5 * most, "it is delayed for longer than it may be"
+        for id in [id for id, end in ends.items() if end <= now]:
+            before, end = queue.snapshot.jobs[id], ends.pop(id)
+            event = lifecycle.Succeeded(id, 1, OK, 0, end)
+            queue.take(event)
+            queue.snapshot.learn(before, event, end)
+        while len(queue.snapshot.jobs) < 20:
+            queue.add(spec("short", command="short", num_gpus=1), at=now)
+        for id in starts(run_plan(queue, queue.world(4), now)):
+            ends[id] = now + 20 + id % 7 / 2
+        now += 1.0

@@ -70,4 +70,6 @@ def passing(estimate: Estimate, world: World, late: float) -> float:
     if late > most * _CAUTION[-1][0]:
         return math.inf
     share = max(share for times, share in _CAUTION if late >= times * most)
-    return estimate.quantile(share, most)
+    seconds = estimate.quantile(share, most)
+    # What runs is thought to need `_LEAST` at least. What is shorter would pass for ever, one after another.
+    return seconds if late <= most else max(seconds, 2 * _LEAST)
