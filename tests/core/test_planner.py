@@ -93,6 +93,24 @@ def test_a_small_job_passes_a_big_one_only_if_it_ends_before_that_can_start() ->
     assert list(starts(run_plan(queue, world))) == [big]
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"gpus": ("1",)}, "card 1"),
+        ({"num_gpus": 2, "gpus": ("0", "1")}, "cards 0, 1"),
+        ({"num_gpus": 2, "gpus": ("0", "1", "2")}, "2 cards of 0, 1, 2"),
+        ({"num_gpus": 2, "gpu_model": "*H100*"}, "2 cards like *H100*"),
+    ],
+)
+def test_a_reason_names_the_cards_that_were_asked_for(asked: dict[str, Any], words: str) -> None:
+    queue = Queue()
+    queue.add(*[spec(f"j{n}", num_gpus=1) for n in range(3)])
+    world = queue.world(3)
+    run_plan(queue, world)
+    (id,) = queue.add(spec("more", **{"num_gpus": 1, **asked}))
+    assert why(queue, id, world, run_plan(queue, world)).text.startswith(f"needs {words}: 0 free, 1 held by ")
+
+
 def test_later_jobs_flow_round_a_job_that_waits_for_particular_cards() -> None:
     queue = Queue()
     first, pinned, other = (

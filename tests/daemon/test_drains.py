@@ -78,7 +78,7 @@ def test_running_jobs_go_on_and_what_waits_for_the_card_alone_is_told(machine: M
     reason = eventually(
         "it is told", lambda: "drained" in (said := machine.daemon.job(only)["reason"]["text"]) and said
     )
-    assert re.fullmatch(r"needs 1 card, 0 can be had: card 1 is drained by \S+: loud fan", reason)
+    assert re.fullmatch(r"needs card 1, 0 can be had: card 1 is drained by \S+: loud fan", reason)
     assert machine.daemon.job(running)["state"] == "running"
     elsewhere = machine.sleep()
     assert machine.runs(elsewhere) != [machine.card(1)["uuid"]]

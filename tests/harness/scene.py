@@ -1,7 +1,7 @@
 """A machine in the middle of its day: two users, a shared card, a foreign process, a drained card, bookings, and more
-jobs than fit. For the screens in docs/status.md.
+jobs than fit. For the screens in docs/status.md and README.md.
 
-`PYTHONPATH=client:scheduler:tests .venv/bin/python -m harness.scene` as root prints them; `--write` puts them into the page;
+`PYTHONPATH=client:scheduler:tests .venv/bin/python -m harness.scene` as root prints them; `--write` puts them into the pages;
 `--bash` leaves you in a shell whose `runners-client status` shows it.
 """
 
@@ -36,6 +36,9 @@ _LASTED = re.compile(r"\b(?:\d+[dhm] )?\d+[smhd]\b")
 _PID = re.compile(r"\bpid \d+")
 #: A screen in the documentation.
 _BLOCK = re.compile(r"```text\n.*?```", re.DOTALL)
+#: The one in README.md, and the columns and rows of it.
+_FIRST = re.compile(r"(?<=```console\n\$ runners-client status\n).*?(?=```)", re.DOTALL)
+_FIRST_SIZE = (100, 40)
 
 
 @contextmanager
@@ -169,6 +172,9 @@ def main() -> None:
                 page = ROOT / "docs" / "status.md"
                 left = iter(screens)
                 text = _BLOCK.sub(lambda _: f"```text\n{next(left)}```", page.read_text(encoding="utf-8"))
+                page.write_text(text, encoding="utf-8")
+                first, page = screen(daemon, *_FIRST_SIZE), ROOT / "README.md"
+                text = _FIRST.sub(lambda _: first, page.read_text(encoding="utf-8"), count=1)
                 page.write_text(text, encoding="utf-8")
             else:
                 sys.stdout.write("\n".join(screens))

@@ -15,7 +15,7 @@ from runnersd.model import Booking, Gpu, GpuId, Job, JobId, Reason
 from runnersd.planner.closest import Candidate, closest
 from runnersd.planner.stops import time_limit_of
 from runnersd.planner.timeline import Timeline
-from runnersd.planner.words import cards_text
+from runnersd.planner.words import wanted_text
 from runnersd.planner.world import Outsiders, World, outsiders, usable
 
 
@@ -159,7 +159,7 @@ class Cards:
         reasons = self.refused(spec)
         code = reasons[0].code if reasons else Code.NO_FREE_GPU
         why = "; ".join(reason.text for reason in reasons[:3]) or "no card of this machine fits"
-        return Reason(code, f"needs {cards_text(spec.num_gpus)}, {len(found)} can be had: {why}")
+        return Reason(code, f"needs {wanted_text(spec)}, {len(found)} can be had: {why}")
 
     def refused(self, spec: JobSpec) -> list[Reason]:
         """Why the job cannot have cards that it could use if nobody but us did, in the cards' order."""

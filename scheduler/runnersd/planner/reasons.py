@@ -12,7 +12,7 @@ from runnersd.planner.cards import Card
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.lengths import end_is_known
 from runnersd.planner.space import Space
-from runnersd.planner.words import cards_text, clock_text, user_of
+from runnersd.planner.words import clock_text, user_of, wanted_text
 from runnersd.planner.world import World
 
 
@@ -74,7 +74,7 @@ def _booked(job: Job, shape: Shape, space: Space, now: float) -> Reason | None:
 
 def _behind(ahead: Reservation, now: float) -> Reason:
     job = ahead.job
-    needs = f"needs {cards_text(job.spec.num_gpus)}" if job.spec.num_gpus else "waits for the same"
+    needs = f"needs {wanted_text(job.spec)}" if job.spec.num_gpus else "waits for the same"
     return Reason(
         Code.BEHIND_RESERVATION,
         f"job {job.id} ({user_of(job)}) is ahead and {needs}, kept for it from about {clock_text(ahead.at, now)}",
@@ -94,14 +94,13 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
     if len(free) >= spec.num_gpus and spec.gpu_memory is not None:
         return Reason(
             Code.NO_GPU_MEMORY,
-            f"needs {cards_text(spec.num_gpus)} with {format_size(spec.gpu_memory)} free: "
-            f"{len(roomy)} of {len(free)} have it",
+            f"needs {wanted_text(spec)} with {format_size(spec.gpu_memory)} free: {len(roomy)} of {len(free)} have it",
         )
     foreign = [reason for reason in space.cards.refused(spec) if reason.code is Code.FOREIGN_GPU_USE]
     # The code names what would let it start now; the sentence names everything.
     code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
     others = "".join(f", {reason.text}" for reason in foreign[:2])
-    return Reason(code, f"needs {cards_text(spec.num_gpus)}: {len(free)} free{held}{others}")
+    return Reason(code, f"needs {wanted_text(spec)}: {len(free)} free{held}{others}")
 
 
 def _held(able: Sequence[Card], space: Space, world: World, now: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from runners.spec import JobSpec
 from runnersd.model import Job
 
 
@@ -15,6 +16,16 @@ def user_of(job: Job) -> str:
 def cards_text(count: int) -> str:
     """So many cards, in words."""
     return "1 card" if count == 1 else f"{count} cards"
+
+
+def wanted_text(spec: JobSpec) -> str:
+    """The cards that a job asks for, in words: those it names, or so many, of a model where it says which."""
+    count, named = spec.num_gpus, ", ".join(spec.gpus)
+    if named and len(spec.gpus) == count:
+        return f"card {named}" if count == 1 else f"cards {named}"
+    if named:
+        return f"{cards_text(count)} of {named}"
+    return cards_text(count) if spec.gpu_model is None else f"{cards_text(count)} like {spec.gpu_model}"
 
 
 def clock_text(at: float, now: float) -> str:
