@@ -69,7 +69,13 @@ class Ready:
 
     def due(self, line: Line, id: JobId) -> float:
         """When that job of the line is due (Unix seconds)."""
-        return due(self._submitted(id), work_of(line.shape, self.estimate(line), self.measures))
+        return due(self.submitted(id), work_of(line.shape, self.estimate(line), self.measures))
+
+    def submitted(self, id: JobId) -> float:
+        """From when on the job waits for nothing that it named itself (Unix seconds)."""
+        job = self._jobs[id]
+        submitted = max(job.submitted_at, job.spec.begin or 0.0)
+        return submitted - AHEAD if job.preempted else submitted
 
     def smaller_work(self, priority: int, work: float) -> float:
         """Card-seconds of the first jobs in lines of at least that priority that are that small or smaller."""
@@ -179,7 +185,7 @@ class Ready:
         """Put a line that has heads where it belongs."""
         id = self.heads[line][0][0]
         estimate = self._estimates[line] = self.estimate(line)
-        shape, submitted = line.shape, self._submitted(id)
+        shape, submitted = line.shape, self.submitted(id)
         work = work_of(shape, estimate, self.measures)
         place = (due(submitted, work), id, line)
         promise = promised(submitted, shape, estimate, self.measures) if shape.num_gpus > 1 else None
@@ -241,11 +247,6 @@ class Ready:
             total, lines = sizes.get(size, (0.0, 0))
             sizes[size] = (total + amount, lines + 1)
             self._counted[line] = (size, amount)
-
-    def _submitted(self, id: JobId) -> float:
-        job = self._jobs[id]
-        submitted = max(job.submitted_at, job.spec.begin or 0.0)
-        return submitted - AHEAD if job.preempted else submitted
 
     def _estimate(self, line: Line) -> Estimate:
         return self._experience.estimate(line.uid, line.kind, line.shape.num_gpus, line.limit)

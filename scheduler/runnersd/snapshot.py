@@ -60,6 +60,7 @@ class Snapshot:
         self.waiting: list[Key] = []  #: every queued or held job, in order
         self.experience = Experience()
         self.usage = Usage()
+        self.wide_starts: dict[int, float] = {}  #: when a user's latest job for several cards started (Unix seconds)
         self.lines = Ready(self.jobs, self.experience, self._measures)
         self.outlook: dict[JobId, Estimate] = {}  #: what is thought of live jobs' durations
         self.submitters: dict[int, Submitter] = {}  #: as they last submitted, by uid
@@ -238,6 +239,9 @@ class Snapshot:
     def _hold(self, job: Job) -> None:
         self.live[job.id] = job
         self._look_ahead(job)
+        if job.spec.num_gpus > 1 and job.started_at is not None:
+            uid = job.pipeline.submitter.uid
+            self.wide_starts[uid] = max(job.started_at, self.wide_starts.get(uid, job.started_at))
         for gpu in job.gpus:
             self.holders.setdefault(gpu, {})[job.id] = job
 

@@ -16,7 +16,8 @@ from runnersd.lines import Line, line_of
 from runnersd.model import GpuId, Job, JobId
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.order import Order
-from runnersd.planner.promises import is_short, not_before
+from runnersd.planner.precedence import Precedence
+from runnersd.planner.promises import may_keep_soon, not_before
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.walk import use_expected
@@ -50,7 +51,10 @@ class Play:
         """Play it, a job at a time."""
         lines = self._queue.ready
         for priority in sorted(lines.bands, reverse=True):
-            for _, id, line in lines.promises.get(priority, ()):
+            precedence = Precedence(lines, self._queue.jobs, priority, self._world.snapshot, self._space, self._used)
+            for promised, id, line in lines.promises.get(priority, ()):
+                if precedence.yields(line, overdue=self._now > promised + self._measures.max_delay):
+                    continue
                 self._place(self._queue.jobs[id], line, self._not_before[id])
                 yield
             order = Order(lines, priority, self._used)
@@ -77,7 +81,7 @@ class Play:
 
     def _kept_from(self, id: JobId, line: Line, promised: float) -> float:
         estimate = self._queue.ready.estimate(line)
-        if is_short(estimate, self._world):
+        if may_keep_soon(estimate, self._world):
             return self._now
         return not_before(promised, line.shape, line.priority, estimate, self._world, self._now)
 

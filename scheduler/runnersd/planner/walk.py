@@ -14,8 +14,9 @@ from runnersd.planner.foresight import foresee
 from runnersd.planner.images import Images
 from runnersd.planner.lengths import length, passing
 from runnersd.planner.order import Order, Outcome
+from runnersd.planner.precedence import Precedence
 from runnersd.planner.preemption import Preemption, making_way, waiting_for
-from runnersd.planner.promises import KEPT, SOON, is_short, not_before
+from runnersd.planner.promises import KEPT, SOON, is_short, may_keep_soon, not_before
 from runnersd.planner.reasons import why_not_now
 from runnersd.planner.space import Space
 from runnersd.planner.world import World
@@ -102,9 +103,12 @@ class Walk:
 
     def _keep_promises(self, priority: int) -> None:
         kept = 0
+        precedence = Precedence(self._lines, self._snapshot.jobs, priority, self._snapshot, self._space, self._used)
         for promised, id, line in self._lines.promises.get(priority, ()):
             if kept == KEPT:
                 break
+            if precedence.yields(line, overdue=self._now > promised + self._world.measures.max_delay):
+                continue
             job = self._snapshot.jobs[id]
             if id in self._taken or self._at_limit(job) or self._image(job, line.shape) is not None:
                 continue
@@ -117,7 +121,7 @@ class Walk:
                 self._start(job, line, passing(estimate, self._world, 0.0))
                 continue
             start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
-            soonest = self._now if is_short(estimate, self._world) else start
+            soonest = self._now if may_keep_soon(estimate, self._world) else start
             made = self._space.reserve(job, line.shape, soonest, seconds)
             if made is None:
                 continue
