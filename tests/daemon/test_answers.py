@@ -33,7 +33,7 @@ def running(daemon: Daemon, *ids: int) -> None:
 def test_status_and_show_say_when_a_waiting_job_is_expected_to_start(daemon: Daemon) -> None:
     first, second = daemon.submit(sleeper("a"), sleeper("b", time_limit=1800))
     running(daemon, first, second)
-    late, soon = daemon.submit(sleeper("wide", 2, time_limit=7200), sleeper("narrow"))
+    late, soon = daemon.submit(sleeper("wide", 2, time_limit=18000), sleeper("narrow"))
     eventually("both are foretold", lambda: all(daemon.job(id)["expected_start"] for id in (late, soon)))
     jobs = {job["id"]: job for job in json.loads(daemon.run("status", "--json").stdout)["jobs"]}
     started = {id: jobs[id]["started_at"] for id in (first, second)}

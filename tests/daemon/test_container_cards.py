@@ -88,11 +88,9 @@ def test_many_containers_share_four_cards_and_no_card_is_shared(lab: Lab, count:
 def test_a_card_passes_on_only_once_every_process_of_its_holder_is_gone(lab: Lab) -> None:
     """A holder that does not die at SIGTERM, cancelled: the next starts after its end, not after the cancel."""
     stubborn = f"trap '' TERM; (trap '' TERM; sleep 60) & {PROGRAM} clock; while :; do sleep 0.05; done"
-    first, second = lab.submit(
-        {"name": "a", "command": stubborn, "num_gpus": 4, "grace": "1s"},
-        {"name": "b", "command": ["sh", "-c", PAYLOAD, "sh", "0", "0"], "num_gpus": 4},
-    )
-    lab.until_out(first, "\n")
+    (first,) = lab.submit({"name": "a", "command": stubborn, "num_gpus": 4, "grace": "1s"})
+    lab.until_out(first, "\n")  # jobs that are known to be short would go before it
+    (second,) = lab.submit({"name": "b", "command": ["sh", "-c", PAYLOAD, "sh", "0", "0"], "num_gpus": 4})
     container = lab.container(first)
     lab.daemon.client().cancel(first)
     eventually("the second starts", lambda: (lab.daemon.folder / "oracle").exists())

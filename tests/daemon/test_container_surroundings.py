@@ -67,6 +67,7 @@ def test_the_environment_is_what_is_promised_and_nothing_else(lab: Lab, project:
         "RUNNERS_JOB_NAME": "a",
         "RUNNERS_PIPELINE_ID": job["pipeline"],
         "RUNNERS_ATTEMPT": "1",
+        "RUNNERS_PREEMPTED": "0",
         "RUNNERS_GPU_INDICES": "",
         "CUDA_VISIBLE_DEVICES": "",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
