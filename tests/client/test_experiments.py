@@ -264,7 +264,9 @@ def test_offline_archives_are_taken_by_comet_upload(places: Path) -> None:
     assert home.name.encode() in server.said()
 
 
-@pytest.mark.parametrize("away", ["hangs", "hangs later", "refuses"])
+@pytest.mark.parametrize(
+    "away", [*(pytest.param(away, marks=pytest.mark.slow) for away in ("hangs", "hangs later")), "refuses"]
+)
 def test_when_comet_is_away_the_experiment_goes_on_offline(places: Path, away: str) -> None:
     file = written(places / "exp.yml", TEMPLATE)
     if away == "refuses":

@@ -30,7 +30,7 @@ echo $n > last.$RUNNERS_JOB_ID
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGKILL])
 def test_running_containers_are_taken_back_with_codes_and_every_line(lab: Lab, number: int) -> None:
     stop = lab.daemon.folder / "stop"
     stop.unlink(missing_ok=True)
