@@ -20,7 +20,7 @@ from runnersd.past.estimates import Estimate
 STRETCH = 10.0
 #: A promise is so large a part of the longest delay after submission, and so many times the time that the whole machine
 #: would need for the job.
-PATIENCE, PROMISE = 1 / 12, 1.4
+PATIENCE, PROMISE = 1 / 12, 1.6
 #: A delay that is configured to be shorter counts as so long (seconds).
 SHORTEST_DELAY = 60.0
 #: Jobs that need no card count as so large a part of one.
