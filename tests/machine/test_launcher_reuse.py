@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -138,8 +138,12 @@ async def test_a_supervisor_that_took_a_large_order_is_not_used_again(world: Hos
 
 
 def descriptors(pid: int) -> dict[str, str]:
-    """What a process has open."""
-    return {fd: os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    """What a process has open; what it closes meanwhile is not."""
+    found = {}
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(FileNotFoundError):
+            found[fd] = os.readlink(f"/proc/{pid}/fd/{fd}")
+    return found
 
 
 def open_records(pid: int) -> list[str]:
