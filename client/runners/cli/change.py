@@ -13,11 +13,13 @@ from .sentences import change, print_json, queued
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, TypeVar
 
     from runners.api import EffectView, JobView
 
     from .options import Words
+
+    Found = TypeVar("Found")
 
 
 def cancel(words: Words) -> int:
@@ -139,11 +141,42 @@ def _change(words: Words, changes: dict[str, Any]) -> int:
 
 
 def _effects(words: Words, ask: Callable[[str], list[EffectView]]) -> int:
-    """Say of every id what it would do to others, and complain of those that refuse; the first one's exit code."""
-    from runners.errors import DaemonUnreachable, RunnersError
+    """Say of every id what it would do to others; the first refusal's exit code."""
     from runners.render import foretold
 
     answers: list[dict[str, Any]] = []
+
+    def say(id: str, found: list[EffectView]) -> None:
+        answers.append({"id": id, "effects": found})
+        if not words.has("json"):
+            sys.stdout.write(f"not done: what it would mean for {id} and for others\n")
+            sys.stdout.write("".join(f"{line}\n" for line in foretold.effects(found, time.time())))
+
+    code = _of_all(words, ask, say)
+    if words.has("json"):
+        print_json({"dry_run": True, "answers": answers})
+    return code
+
+
+def _each(words: Words, act: Callable[[str], list[JobView]]) -> int:
+    """Do it to every id and say what became of each; the first refusal's exit code."""
+    done: list[JobView] = []
+
+    def say(_: str, jobs: list[JobView]) -> None:
+        done.extend(jobs)
+        if not words.has("json"):
+            sys.stdout.write("".join(f"{change(job, time.time())}\n" for job in jobs))
+
+    code = _of_all(words, act, say)
+    if words.has("json"):
+        print_json({"jobs": done})
+    return code
+
+
+def _of_all(words: Words, ask: Callable[[str], Found], say: Callable[[str, Found], None]) -> int:
+    """Ask for every id, and complain of those that are refused; the first one's exit code."""
+    from runners.errors import DaemonUnreachable, RunnersError
+
     code = 0
     for id in words.all("ID"):
         try:
@@ -154,33 +187,5 @@ def _effects(words: Words, ask: Callable[[str], list[EffectView]]) -> int:
             complain(error)
             code = code or error.exit
             continue
-        answers.append({"id": id, "effects": found})
-        if not words.has("json"):
-            sys.stdout.write(f"not done: what it would mean for {id} and for others\n")
-            sys.stdout.write("".join(f"{line}\n" for line in foretold.effects(found, time.time())))
-    if words.has("json"):
-        print_json({"dry_run": True, "answers": answers})
-    return code
-
-
-def _each(words: Words, act: Callable[[str], list[JobView]]) -> int:
-    """Do it to every id, say what became of each, and complain of those that refuse; the first one's exit code."""
-    from runners.errors import DaemonUnreachable, RunnersError
-
-    done: list[JobView] = []
-    code = 0
-    for id in words.all("ID"):
-        try:
-            jobs = act(id)
-        except DaemonUnreachable:
-            raise
-        except RunnersError as error:
-            complain(error)
-            code = code or error.exit
-            continue
-        done += jobs
-        if not words.has("json"):
-            sys.stdout.write("".join(f"{change(job, time.time())}\n" for job in jobs))
-    if words.has("json"):
-        print_json({"jobs": done})
+        say(id, found)
     return code
