@@ -94,14 +94,12 @@ def test_a_small_job_passes_a_big_one_only_if_it_ends_before_that_can_start() ->
 
 
 @pytest.mark.parametrize(("limit", "passes"), [(1800.0, False), (500.0, True)])
-def test_a_wide_job_of_which_nothing_is_known_keeps_cards_that_are_free_within_the_hour(
-    limit: float, passes: bool
-) -> None:
+def test_a_wide_job_of_some_hours_keeps_cards_that_are_free_within_the_hour(limit: float, passes: bool) -> None:
     queue = Queue()
     queue.add(spec(num_gpus=1, time_limit=600.0))
     world = queue.world(2)
     run_plan(queue, world)
-    (wide,) = queue.add(spec("wide", num_gpus=2), at=NOW)
+    (wide,) = queue.add(spec("wide", num_gpus=2, time_limit=4 * 3600.0), at=NOW)
     (small,) = queue.add(spec("small", num_gpus=1, time_limit=limit), at=NOW)
     made = run_plan(queue, world)
     assert [(one.job.id, one.at) for one in made.reservations if one.job.id == wide] == [(wide, NOW + 600.0)]

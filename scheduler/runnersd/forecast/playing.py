@@ -17,7 +17,7 @@ from runnersd.model import GpuId, Job, JobId
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.order import Order
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import may_keep_soon, not_before
+from runnersd.planner.promises import is_short, not_before
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.walk import use_expected
@@ -81,7 +81,7 @@ class Play:
 
     def _kept_from(self, id: JobId, line: Line, promised: float) -> float:
         estimate = self._queue.ready.estimate(line)
-        if may_keep_soon(estimate, self._world):
+        if is_short(estimate, self._world):
             return self._now
         return not_before(promised, line.shape, line.priority, estimate, self._world, self._now)
 

@@ -19,7 +19,7 @@ SMALLER, GIVEN_WAY = 0.25, 2.0
 #: A job that is expected to run no longer than this starts when it can, whenever that was promised: to have so many
 #: cards free at once was costly (seconds).
 SHORT = 4 * 3600.0
-#: One that is short, or of which nothing is known, keeps cards at once that are expected to be free so soon (seconds).
+#: One that is short keeps cards at once that are expected to be free so soon (seconds).
 SOON = 3600.0
 
 
@@ -36,8 +36,3 @@ def not_before(promised: float, shape: Shape, priority: int, estimate: Estimate,
 def is_short(estimate: Estimate, world: World) -> bool:
     """Whether the job starts as soon as it can."""
     return estimate.known and length(estimate, world) <= SHORT
-
-
-def may_keep_soon(estimate: Estimate, world: World) -> bool:
-    """Whether cards that are about to be free are kept for the job before it was promised any."""
-    return not estimate.known or is_short(estimate, world)

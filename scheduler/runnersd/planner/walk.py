@@ -16,7 +16,7 @@ from runnersd.planner.lengths import length, passing
 from runnersd.planner.order import Order, Outcome
 from runnersd.planner.precedence import Precedence
 from runnersd.planner.preemption import Preemption, making_way, waiting_for
-from runnersd.planner.promises import KEPT, SOON, is_short, may_keep_soon, not_before
+from runnersd.planner.promises import KEPT, SOON, is_short, not_before
 from runnersd.planner.reasons import why_not_now
 from runnersd.planner.space import Space
 from runnersd.planner.world import World
@@ -121,7 +121,7 @@ class Walk:
                 self._start(job, line, passing(estimate, self._world, 0.0))
                 continue
             start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
-            soonest = self._now if may_keep_soon(estimate, self._world) else start
+            soonest = self._now if is_short(estimate, self._world) else start
             made = self._space.reserve(job, line.shape, soonest, seconds)
             if made is None:
                 continue
