@@ -119,11 +119,11 @@ def claims(pid: int) -> tuple[str, list[str]]:
     """Of which attempt a payload's process is, and on which cards, by the environment it was started with; empty when it
     is gone, or still waits at its gate."""
     with suppress(OSError):
-        if GATE in Path(f"/proc/{pid}/cmdline").read_bytes():
-            return "", []
-        pairs = (one.partition("=") for one in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0"))
-        env = {name: value for name, _, value in pairs}
-        if "RUNNERS_JOB_ID" in env:
+        environ = Path(f"/proc/{pid}/environ").read_text(errors="replace")
+        # Second: who is about to become the gate has no arguments for a moment, and has the environment right after it.
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+        env = dict(pair.partition("=")[::2] for pair in environ.split("\0"))
+        if arguments and GATE not in arguments and "RUNNERS_JOB_ID" in env:
             cards = env.get("CUDA_VISIBLE_DEVICES", "")
             return f"{env['RUNNERS_JOB_ID']}.{env['RUNNERS_ATTEMPT']}", cards.split(",") if cards else []
     return "", []
