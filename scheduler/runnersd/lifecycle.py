@@ -183,9 +183,9 @@ def apply(job: Job, event: Event) -> Job:
         case Started(at=at):
             return replace(job, state=state, started_at=at)
         case Stopping(reason=reason, at=at):
-            # The first reason to stop stays: a cancel that comes while a time limit is being enforced changes nothing.
-            # But nobody who cancels a job is given another attempt of it.
-            stays = job.reason is not None and (final(job.reason) or not final(reason))
+            # The first reason to stop stays, unless it left the job another attempt and the next one does not. Whoever
+            # cancels it is promised that it is cancelled: even when it has just ended by itself at its time limit.
+            stays = job.reason is not None and _weight(job.reason) >= _weight(reason)
             kept = job.reason if stays else reason
             return replace(job, state=state, reason=kept, stopping_at=job.stopping_at or at)
         case Ended(reason=reason, exit_code=code, at=at):
@@ -209,6 +209,10 @@ def apply(job: Job, event: Event) -> Job:
 def final(cause: Reason) -> bool:
     """Whether a job that is stopped for this reason is over then, however many retries it has left."""
     return cause.code not in RETRIED and cause.code is not Code.PREEMPTED
+
+
+def _weight(cause: Reason) -> int:
+    return 2 if cause.code is Code.CANCELLED_BY else int(final(cause))
 
 
 def verdict(job: Job, outcome: Outcome, now: float) -> Event:

@@ -100,7 +100,7 @@ def test_a_new_attempt_starts_clean() -> None:
 
 def test_the_first_reason_to_stop_stays() -> None:
     late = replace(job(S.RUNNING), reason=Reason(Code.TIME_LIMIT, ""), state=S.STOPPING, stopping_at=6.0)
-    again = apply(late, event(lifecycle.Stopping))
+    again = apply(late, lifecycle.Stopping(4, 2, Reason(Code.GPU_LOST, ""), 60.0))
     assert again.reason is not None and again.reason.code is Code.TIME_LIMIT
     assert again.stopping_at == 6.0
 
@@ -131,7 +131,8 @@ def stopping(code: Code) -> Job:
 @pytest.mark.parametrize(
     ("first", "second", "kept"),
     [
-        (Code.TIME_LIMIT, Code.CANCELLED_BY, Code.TIME_LIMIT),
+        (Code.TIME_LIMIT, Code.CANCELLED_BY, Code.CANCELLED_BY),
+        (Code.TIME_LIMIT, Code.GPU_LOST, Code.TIME_LIMIT),
         (Code.CANCELLED_BY, Code.TIME_LIMIT, Code.CANCELLED_BY),
         (Code.GPU_LOST, Code.CANCELLED_BY, Code.CANCELLED_BY),
         (Code.PREEMPTED, Code.CANCELLED_BY, Code.CANCELLED_BY),
@@ -139,11 +140,19 @@ def stopping(code: Code) -> Job:
         (Code.CANCELLED_BY, Code.GPU_LOST, Code.CANCELLED_BY),
     ],
 )
-def test_the_first_reason_to_stop_stays_unless_it_would_mean_another_attempt(
+def test_the_first_reason_to_stop_stays_unless_it_would_mean_another_attempt_or_was_no_cancel(
     first: Code, second: Code, kept: Code
 ) -> None:
     after = apply(stopping(first), lifecycle.Stopping(4, 2, Reason(second, ""), 60.0))
     assert after.reason is not None and after.reason.code is kept
+
+
+def test_who_cancels_what_has_just_failed_at_its_time_limit_gets_no_other_attempt() -> None:
+    before = stopping(Code.TIME_LIMIT)
+    before = replace(before, spec=replace(before.spec, retries=3))
+    cancelled = apply(before, lifecycle.Stopping(4, 2, Reason(Code.CANCELLED_BY, ""), 60.0))
+    assert isinstance(lifecycle.verdict(before, Outcome(3), 61.0), lifecycle.Requeued)
+    assert isinstance(lifecycle.verdict(cancelled, Outcome(3), 61.0), lifecycle.Cancelled)
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ class Engine:
         reason, now = Reason(Code.CANCELLED_BY, f"cancelled by {by}"), self.clock()
         if job.state in WAITING:
             job = self.store.record(lifecycle.Cancelled(id, job.attempt, reason, None, now), now)
-        elif job.state is not JobState.STOPPING or at_once or (job.reason and not lifecycle.final(job.reason)):
+        elif job.state is not JobState.STOPPING or at_once or (job.reason and job.reason.code is not Code.CANCELLED_BY):
             job = self.store.record(lifecycle.Stopping(id, job.attempt, reason, now), now)
             self._attempts.stop(job, at_once=at_once)
         await self._saved()
