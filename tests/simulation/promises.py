@@ -161,13 +161,15 @@ def _everybody_can_be_told_why(story: Simulation) -> None:
 
 
 def check_calm(story: Simulation) -> None:
-    """Nothing is under way that is not done within a while, and nothing waits that could run."""
+    """What is under way goes on until it is done, and nothing waits that could run."""
     story.calm()
-    for _ in range(100):
-        if not story.store.healthy or story.machine.sick or not (left := unrest(story)):
-            return
+    happened, since = len(story.machine.trace), story.clock()
+    while story.store.healthy and not story.machine.sick and (left := unrest(story)):
+        # On a slow machine one attempt after another may take its time: but never long without anything that happens.
+        assert story.clock() < since + 20, f"the dust does not settle: {left}"
         story.pass_time(0.2)
-    raise AssertionError(f"the dust does not settle: {left}")
+        if len(story.machine.trace) > happened:
+            happened, since = len(story.machine.trace), story.clock()
 
 
 def unrest(story: Simulation) -> list[str]:
@@ -227,11 +229,12 @@ def _waiting_in_vain(story: Simulation, rows: dict[int, Row]) -> list[str]:
         return found
     cards = _free_cards(story)
     cpus = story.engine._loop.machine.cpus - sum(row.spec.cpus_wanted for row in live)
-    ready.sort(key=lambda row: (-row.spec.priority, row.id))
-    for number, row in enumerate(ready):
-        # Who is first is held back by nobody, and neither is who asks for nothing that could be lacking.
-        held_back = number > 0 and (row.spec.num_gpus or row.spec.cpus)
-        if not held_back and row.spec.num_gpus <= len(cards) and (row.spec.cpus or 0) <= cpus:
+    fits = [row.spec.num_gpus <= len(cards) and (row.spec.cpus or 0) <= cpus for row in ready]
+    kept_for = [row.spec.priority for row, fitting in zip(ready, fits, strict=True) if not fitting]
+    for row, fitting in zip(ready, fits, strict=True):
+        # Only for one that lacks something is anything kept, from those of its priority and below who need such things.
+        held_back = (row.spec.num_gpus or row.spec.cpus) and max(kept_for, default=-1000) >= row.spec.priority
+        if fitting and not held_back:
             found.append(f"job {row.id} could run, and waits: {cards} are free")
     return found
 
@@ -273,7 +276,7 @@ def check_end(story: Simulation) -> None:
         for number, state, why, exit_code, _ in tries:
             _is_what_the_machine_saw(story, row, number, state, Code(json.loads(why)[0]), exit_code)
         if id in story.told.cancelled:
-            assert row.state == "cancelled" or row.code is Code.TIME_LIMIT, f"job {id} was cancelled: {row.state}"
+            assert row.state == "cancelled", f"job {id} was cancelled: {row.state}"
         _history_is_whole(story, row)
     assert not story.disk.rows("SELECT * FROM reservation")
 

@@ -52,7 +52,7 @@ class SimulatedMachine:
         self.stale = False
         self.clock = clock
         self.random = random.Random(seed)
-        self._asked: dict[asyncio.Task[None], None] = {}  # in the order it was asked for
+        self._asked: dict[asyncio.Task[None], RunName] = {}  # in the order it was asked for
 
     def finish(self, run: RunName, code: int = 0, *, signal: int | None = None) -> None:
         """End an attempt that runs; with a signal, as that kills."""
@@ -95,16 +95,22 @@ class SimulatedMachine:
         if self.delay:
             await asyncio.sleep(self.random.uniform(0, self.delay))
 
-    async def happen(self, effect: Callable[[], None]) -> None:
-        """Let something happen after a while, and the caller know after another, if the caller still is there."""
+    async def happen(self, run: RunName, effect: Callable[[], None]) -> None:
+        """Let something happen to an attempt after a while, and the caller know after another, if it still is there.
+
+        What is asked of one attempt happens in the order in which it was asked: so it is with every launcher.
+        """
+        before = [task for task, other in self._asked.items() if other == run]
 
         async def later() -> None:
             await self.take_time()
+            if before:
+                await asyncio.wait(before)
             effect()
 
         # In a context of its own: what was asked for is the machine's from now on, not that of whoever asked.
         task = asyncio.get_running_loop().create_task(later(), context=Context())
-        self._asked[task] = None
+        self._asked[task] = run
         task.add_done_callback(self._asked.pop)
         await asyncio.shield(task)
         await self.take_time()
@@ -262,7 +268,7 @@ class SimulatedLauncher:
         """See :class:`runnersd.machine.Launcher`."""
         if self._cards is not None and launch.run not in self.machine.running and launch.run not in self.machine.ended:
             self._cards.descriptors(launch.gpus)
-        await self.machine.happen(lambda: self.machine.start(launch))
+        await self.machine.happen(launch.run, lambda: self.machine.start(launch))
         running = self.machine.running.get(launch.run)
         if running is not None:
             return running.started
@@ -279,7 +285,7 @@ class SimulatedLauncher:
 
     async def stop(self, run: RunName, *, at_once: bool = False) -> None:
         """See :class:`runnersd.machine.Launcher`."""
-        await self.machine.happen(lambda: self.machine.kill(run, at_once=at_once))
+        await self.machine.happen(run, lambda: self.machine.kill(run, at_once=at_once))
 
     async def signal(self, run: RunName, number: int) -> None:
         """See :class:`runnersd.machine.Launcher`. Signals that do not end a process by default do nothing."""
@@ -290,7 +296,7 @@ class SimulatedLauncher:
             if running is not None and number not in harmless and (not running.stubborn or number == signals.SIGKILL):
                 self.machine.finish(run, signal=number)
 
-        await self.machine.happen(effect)
+        await self.machine.happen(run, effect)
 
     async def forget(self, run: RunName) -> None:
         """See :class:`runnersd.machine.Launcher`.
@@ -300,7 +306,7 @@ class SimulatedLauncher:
         """
         if run in self.machine.running:
             raise ValueError(f"cannot forget {run}: it is live")
-        await self.machine.happen(lambda: _drop(self.machine.ended, run))
+        await self.machine.happen(run, lambda: _drop(self.machine.ended, run))
 
     def supervisor(self, run: RunName) -> int | None:
         """See :class:`runnersd.machine.Launcher`."""
