@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 ifdef ENV_FILE
 include_env := set -a; . $(abspath $(ENV_FILE)); set +a;
 endif
+# Two tests at a time: most of them wait for processes and disks. What one file shares is made once for `test`.
+workers = -n $(or $(WORKERS),2) --dist $(1)
 # The image of what runs in containers, unless the environment names another.
 image := export DOCKER_IMAGE_NAME="$${DOCKER_IMAGE_NAME:-runners}";
 # Words given on the command line reach the shell as they were typed, quotes, blanks and dollars with them.
@@ -103,12 +105,12 @@ format: $(VENV)/.dev ## format the code
 
 .PHONY: test
 test: $(VENV)/.dev system-packages ## the tests
-	$(BIN)/pytest -m 'not slow and not systemd'
+	$(BIN)/pytest -m 'not slow and not systemd' $(call workers,loadfile)
 
 .PHONY: test-faults
 # The same seeds each time, so that a change is judged by itself; `make test-faults SEED=N` leads other lives.
 test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, malformed files, full disks, many seeds
-	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd' --timeout 1200
+	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd' --timeout 1200 $(call workers,worksteal)
 
 .PHONY: test-systemd
 test-systemd: $(VENV)/.dev system-packages ## the shipped units under a real systemd, in a container

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.fixtures import docker_engine, new_docker_engine, shared_docker_engine
+from engine.fixtures import docker_engine, engine_directory, new_docker_engine, shared_docker_engine
 from fake_nvml import CannotBuild, FakeDriver, build
 
-__all__ = ["docker_engine", "new_docker_engine", "shared_docker_engine"]  # pytest finds fixtures by their names here
+#: pytest finds fixtures by their names here.
+__all__ = ["docker_engine", "engine_directory", "new_docker_engine", "shared_docker_engine"]
 
 CACHE = Path(__file__).parents[1] / ".cache" / "fake_nvml"
 

@@ -88,7 +88,7 @@ class Engine:
         self._keeper: subprocess.Popen[str] | None = None
         self._containerd: Process | None = None
         self._dockerd: Process | None = None
-        longest = len(os.fsencode(directory / "containerd.sock.ttrpc"))
+        longest = len(os.fsencode(directory / "exec/libnetwork/0123456789ab.sock"))
         if longest > LONGEST_SOCKET:
             raise ValueError(f"{directory} is {longest - LONGEST_SOCKET} bytes too long for a socket in it")
         directory.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,28 @@ def check_docker() -> None:
         pytest.skip(str(missing))
 
 
+@contextmanager
+def short_directory() -> Iterator[Path]:
+    """A directory with a short name: the engine makes sockets deep in it, and their names have 107 bytes at most."""
+    directory = Path(tempfile.mkdtemp(prefix="engine-"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def engine_directory() -> Iterator[Path]:
+    """A directory for an engine that the test makes itself."""
+    with short_directory() as directory:
+        yield directory
+
+
 @pytest.fixture(scope="session")
-def shared_docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def shared_docker_engine() -> Iterator[Engine]:
     """The engine below `docker_engine`; take that one."""
     check_docker()
-    directory = tmp_path_factory.mktemp("engine")
-    with Engine(directory, cards=CARDS) as engine:
+    with short_directory() as directory, Engine(directory, cards=CARDS) as engine:
         engine.import_standard_images()
         yield engine
-    shutil.rmtree(directory)
 
 
 @pytest.fixture
@@ -48,7 +62,7 @@ def docker_engine(shared_docker_engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def new_docker_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
+def new_docker_engine() -> Iterator[Callable[..., Engine]]:
     """Makes engines of the test's own, running, with the images SHELL and BARE: to kill, stop and restart.
 
     Arguments: ``config``, the engine's daemon.json, as {"live-restore": True}; ``cards``, uuid to minor, None for no
@@ -56,7 +70,6 @@ def new_docker_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
     """
     check_docker()
     with ExitStack() as engines:
-        made = 0
 
         def make(
             *,
@@ -64,9 +77,7 @@ def new_docker_engine(tmp_path: Path) -> Iterator[Callable[..., Engine]]:
             cards: Mapping[str, int] | None = CARDS,
             bridge: bool = False,
         ) -> Engine:
-            nonlocal made
-            made += 1
-            directory = tmp_path / f"engine{made}"
+            directory = engines.enter_context(short_directory())
             engine = engines.enter_context(Engine(directory, config=config, cards=cards, bridge=bridge))
             engine.import_standard_images()
             return engine

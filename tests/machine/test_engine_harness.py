@@ -119,39 +119,39 @@ def test_a_killed_containerd_comes_back(new_docker_engine: Callable[..., Engine]
     )
 
 
-def test_nothing_is_left_of_running_and_frozen_containers(tmp_path: Path, docker_engine: Engine) -> None:
-    with Engine(tmp_path / "e", cards=CARDS) as engine:
+def test_nothing_is_left_of_running_and_frozen_containers(engine_directory: Path, docker_engine: Engine) -> None:
+    with Engine(engine_directory / "e", cards=CARDS) as engine:
         engine.import_standard_images()
         ids = [engine.docker("run", "-d", BARE, PROGRAM, "stubborn").stdout.strip() for _ in range(2)]
         engine.docker("pause", ids[0])
         orphan = engine.shim(ids[1])
         os.kill(orphan, signal.SIGKILL)
-        assert groups(engine) and mentions(tmp_path)
+        assert groups(engine) and mentions(engine_directory)
 
     assert [engine.pids(container) for container in ids] == [[], []]
-    assert not mentions(tmp_path)
+    assert not mentions(engine_directory)
     assert not groups(engine)
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert str(engine_directory) not in Path("/proc/self/mountinfo").read_text()
     assert docker_engine.api("GET", "/_ping").status == 200  # another engine is another matter
 
 
 @pytest.mark.usefixtures("docker_engine")  # skips where there can be none
-def test_nothing_is_left_when_the_tests_are_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_when_the_tests_are_killed(engine_directory: Path) -> None:
     victim = (
         "import sys; from pathlib import Path; from engine import *; e = Engine(Path(sys.argv[1])); e.start();"
         "e.import_standard_images(); e.docker('run', '-d', BARE, PROGRAM, 'stubborn');"
         "print(e.group, flush=True); sys.stdin.read()"
     )
     tests = subprocess.Popen(
-        [sys.executable, "-c", victim, str(tmp_path / "e")],
+        [sys.executable, "-c", victim, str(engine_directory / "e")],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(HERE)},
     )  # fmt: skip
     assert tests.stdin is not None and tests.stdout is not None
     group = tests.stdout.readline().strip()
-    assert mentions(tmp_path)
+    assert mentions(engine_directory)
 
     tests.kill()
     tests.communicate()
 
-    eventually("its processes are gone", lambda: not mentions(tmp_path / "e"))
+    eventually("its processes are gone", lambda: not mentions(engine_directory / "e"))
     eventually("its control groups are gone", lambda: not any((base / group).exists() for base in hierarchies()))
