@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from posixpath import normpath
 
 from runners.errors import InvalidPipeline, NotAllowed, Problem, QuotaExceeded, TooLarge
-from runners.pipeline.fields import shown
+from runners.pipeline.checking import shown
 from runners.pipeline.image_names import is_image_name
 from runners.pipeline.quantities import format_duration, format_size
 from runners.spec import JobSpec, PipelineSpec, Submission, groups

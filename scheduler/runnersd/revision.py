@@ -9,7 +9,7 @@ from typing import Any
 
 from runners.api import WAITING, JobState
 from runners.errors import IllegalTransition, InvalidPipeline, Problem
-from runners.pipeline.fields import Check, Enough
+from runners.pipeline.checking import Check, Enough
 from runners.pipeline.schema import JOB_KEYS, overridden, read_submission
 from runners.spec import Barrier, Need, PipelineSpec, Submission, groups
 from runnersd.lifecycle import Revised

@@ -24,7 +24,7 @@ from runners.cli.commands import COMMANDS, find
 from runners.cli.options import parse
 from runners.client import Client
 from runners.errors import InvalidPipeline, RunnersError
-from runners.pipeline.fields import Check
+from runners.pipeline.checking import Check
 from runners.pipeline.files import load
 from runners.pipeline.schema import JOB_KEYS, PIPELINE_KEYS
 from runners.spec import JobSpec

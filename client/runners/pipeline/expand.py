@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from runners.errors import Problem
 from runners.pipeline import fields, schema
-from runners.pipeline.fields import WRONG, Check, Enough, Path, shown
+from runners.pipeline.checking import WRONG, Check, Enough, Path, shown
 from runners.pipeline.library import Document, Library, ReadFile
 from runners.pipeline.matrix import Combination, combinations, filled, label
 from runners.pipeline.needs import Group, Groups

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterable
-from difflib import get_close_matches
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any
 
-from runners.errors import Problem
+from runners.pipeline.checking import UNPRINTABLE, WRONG, Check, Path, shown
 from runners.pipeline.quantities import MOMENT_FORMS, parse_duration, parse_moment, parse_size
 from runners.spec import Need
 
-#: A key path: mapping keys and list positions.
-Path = tuple[str | int, ...]
-#: What a reader gives for a value that will not do.
-WRONG: Final = object()
 #: The kernel takes no longer argument or environment string (MAX_ARG_STRLEN, less its NUL).
 MAX_TEXT = 128 * 1024 - 1
 MAX_NAME = 250  #: of a job, without its matrix values
@@ -27,109 +22,16 @@ _MAX_DOTS = 60  #: each may be the end of a nested item's name
 MAX_FULL_NAME = 4096  #: with them
 MAX_NEEDS = 10_000  #: of one job; a name may stand for any number
 MAX_PORTS = 32  #: of one container
-MAX_PROBLEMS = 200  #: named at once
 
-NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _FULL_NAME = re.compile(r"([A-Za-z0-9._-]+)(\[.*\])?", re.ASCII | re.DOTALL)
 _GPU = re.compile(r"0|[1-9][0-9]{0,3}|(GPU|MIG)-[0-9A-Za-z/_-]{1,80}", re.ASCII)
 _PORT = re.compile(r"([1-9][0-9]{0,4})(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _ENV_KEY = re.compile(r"[^=\s]+")
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _NOT_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 
 
-class Enough(Exception):
-    """Ends a reading that has found more than anyone will read. Caught by whoever made the check; goes no further."""
-
-
-class Check:
-    """One reading of a pipeline: the clock it is read by (Unix seconds) and everything found wrong so far.
-
-    ``locate`` turns a key path and a message into the problem to show: the client knows the line, the daemon does not.
-    """
-
-    def __init__(self, now: float, locate: Callable[[Path, str], Problem] | None = None) -> None:
-        self.now = now
-        self.count = 0  #: mistakes so far; one in `defaults` counts for each job, but is one problem
-        self._locate = locate or (lambda path, message: Problem(render(path), message))
-        self._problems: dict[Problem, None] = {}
-        self._guesses = 20_000  #: comparisons left; finding the nearest word is slow
-
-    @property
-    def problems(self) -> list[Problem]:
-        """What is wrong, in the order it was found."""
-        return list(self._problems)
-
-    def add(self, problem: Problem) -> None:
-        """Note a problem whose place is known."""
-        self.count += 1
-        self._problems[problem] = None
-        if len(self._problems) >= MAX_PROBLEMS or self.count >= 100 * MAX_PROBLEMS:
-            self._problems[problem._replace(path="", message="stopped reading here: too many mistakes")] = None
-            raise Enough
-
-    def wrong(self, path: Path, message: str) -> Any:
-        """Note a mistake. Gives :data:`WRONG`, so that a reader can return it."""
-        self.add(self._locate(path, message))
-        return WRONG
-
-    def expected(self, path: Path, what: str, found: object) -> Any:
-        """Note a value that is not what it should be."""
-        return self.wrong(path, f"expected {what}, found {shown(found)}")
-
-    def nearest(self, word: object, known: Collection[str]) -> str | None:
-        """The known word that this one is most likely a slip for."""
-        if not isinstance(word, str) or len(word) > 64 or len(known) > self._guesses:
-            return None
-        self._guesses -= len(known)
-        found = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.6)
-        return found[0] if found else None
-
-    def unknown_keys(self, keys: Iterable[object], allowed: Collection[str], path: Path) -> None:
-        """Note every key that is not among the allowed ones, with the nearest of them, or all where none is near."""
-        for key in keys:
-            if key not in allowed:
-                near = self.nearest(key, allowed)
-                hint = f"; did you mean `{near}`?" if near else ""
-                if not near or len(allowed) <= 10:
-                    hint += f"; allowed: {', '.join(allowed)}"
-                self.wrong((*path, key if isinstance(key, str) else repr(key)[:40]), f"unknown key {shown(key)}{hint}")
-
-
+#: Reads one value; see above.
 Reader = Callable[[Any, Check, Path], Any]
-
-
-def render(path: Path) -> str:
-    """A key path as people write it: `jobs[2].env.LR`."""
-    out = ""
-    for step in path:
-        if isinstance(step, int):
-            out += f"[{step}]"
-        elif NAME.fullmatch(step) and len(step) <= 64:
-            out += f".{step}" if out else step
-        else:
-            out += f"[{shown(step)}]"
-    return out
-
-
-def shown(value: object) -> str:
-    """A value from outside, short and printable, for a message."""
-    if value is None:
-        return "nothing (null)"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        text = value if len(value) <= 60 else value[:57] + "..."
-        return "'" + _UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text) + "'"
-    if isinstance(value, int):
-        return str(value) if value.bit_length() <= 128 else "a huge number"
-    if isinstance(value, float):
-        return repr(value)
-    if isinstance(value, (list, tuple)):
-        return "an empty list" if not value else "a list"
-    if isinstance(value, dict):
-        return "an empty mapping" if not value else "a mapping"
-    return f"a {type(value).__name__}"
 
 
 def is_text(value: object) -> bool:
@@ -228,7 +130,7 @@ def begin(value: Any, check: Check, path: Path) -> Any:
 def job_name(value: Any, check: Check, path: Path) -> Any:
     """A job's name as it travels: `train`, `item.train`, `train[lr=0.1]`."""
     match = _FULL_NAME.fullmatch(value) if isinstance(value, str) and len(value) <= MAX_FULL_NAME else None
-    if match is None or len(match[1]) > MAX_NAME or (match[2] and _UNPRINTABLE.search(match[2])):
+    if match is None or len(match[1]) > MAX_NAME or (match[2] and UNPRINTABLE.search(match[2])):
         return check.expected(path, f"a name of letters, digits, `.`, `_` and `-`, at most {MAX_NAME} of them", value)
     if match[1].count(".") > _MAX_DOTS:
         return check.wrong(path, f"more than {_MAX_DOTS} dots in the name {shown(value)}")

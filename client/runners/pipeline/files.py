@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from runners.errors import InvalidPipeline, Problem
 from runners.pipeline import schema
+from runners.pipeline.checking import Enough, Path
 from runners.pipeline.expand import Expansion
-from runners.pipeline.fields import Enough, Path
 from runners.pipeline.library import ReadFile
 from runners.pipeline.reader import MAX_BYTES
 from runners.pipeline.substitution import directory_values

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from runners.pipeline.fields import Check, Path, shown
+from runners.pipeline.checking import Check, Path, shown
 
 #: The engine's own grammar: a host with a dot, a port or any capitals; a path in lower case; a tag; a digest.
 _LABEL = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"

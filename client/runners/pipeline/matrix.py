@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from itertools import product
 from typing import Any
 
-from runners.pipeline.fields import Path, shown
+from runners.pipeline.checking import Path, shown
 from runners.pipeline.reader import Listing, Node, Scalar, Table
 from runners.pipeline.substitution import replace_matrix, whole_placeholder
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from runners.pipeline.fields import Check, shown
+from runners.pipeline.checking import Check, shown
 from runners.spec import Barrier, Need, groups
 
 _MAX_CIRCLES = 20  #: reported at once

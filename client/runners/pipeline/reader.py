@@ -17,7 +17,7 @@ from yaml.constructor import SafeConstructor
 from yaml.nodes import ScalarNode
 
 from runners.errors import Problem
-from runners.pipeline.fields import render, shown
+from runners.pipeline.checking import render, shown
 from runners.pipeline.substitution import grown, masked, replace_directories, unmasked
 
 MAX_BYTES: Final = 4 << 20

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from runners.errors import InvalidPipeline
 from runners.pipeline import fields
-from runners.pipeline.fields import WRONG, Check, Enough, Path, Reader, shown
+from runners.pipeline.checking import NAME, WRONG, Check, Enough, Path, shown
+from runners.pipeline.fields import Reader
 from runners.pipeline.image_names import image_name
 from runners.pipeline.order import check_order
 from runners.spec import Barrier, JobSpec, PipelineSpec, Submission
@@ -273,7 +274,7 @@ def _items(value: object, check: Check) -> tuple[str, ...]:
         return ()
     before = check.count
     for position, name in enumerate(value):
-        if not isinstance(name, str) or len(name) > fields.MAX_NAME or not fields.NAME.fullmatch(name):
+        if not isinstance(name, str) or len(name) > fields.MAX_NAME or not NAME.fullmatch(name):
             check.expected(("items", position), "the name of a nested pipeline", name)
     return tuple(value) if check.count == before else ()
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from runners.errors import Problem
 from runners.pipeline import schema
-from runners.pipeline.fields import Path, render
+from runners.pipeline.checking import Path, render
 from runners.pipeline.reader import Listing, Node, Scalar, Table
 from runners.pipeline.substitution import has_placeholder
 from runners.spec import Need
