@@ -122,6 +122,49 @@ class IntruderView(TypedDict):
     until: float
 
 
+class MeasureView(TypedDict):
+    """What one number was over time: the mean over the ``seconds`` in which it was known, and its peak."""
+
+    mean: float | None
+    peak: float | None
+    seconds: float
+
+
+class CardSummaryView(TypedDict):
+    """What one card of an attempt did: memory in bytes, power in watts, temperature in Celsius, energy in joules.
+
+    ``idle`` is for how many seconds it did next to nothing. What others did on a shared card is in it too.
+    """
+
+    uuid: str
+    index: int
+    memory_total: int | None
+    utilization: MeasureView
+    memory: MeasureView
+    power: MeasureView
+    temperature: MeasureView
+    idle: float
+    energy: float | None
+
+
+class ProcessSummaryView(TypedDict):
+    """What an attempt's processes had together: bytes of memory, and CPUs in cores."""
+
+    memory: MeasureView
+    cpu: MeasureView
+
+
+class SummaryView(TypedDict):
+    """What an attempt did with what it had, over ``seconds`` of looks; ``verdict`` says it in sentences."""
+
+    seconds: float
+    samples: int
+    energy: float | None
+    gpus: list[CardSummaryView]
+    process: ProcessSummaryView
+    verdict: NotRequired[list[str]]
+
+
 class AttemptView(TypedDict):
     """One try at a job."""
 
@@ -134,6 +177,7 @@ class AttemptView(TypedDict):
     finished_at: float | None
     peak_memory: int | None  #: bytes: of its largest process, or of its container
     contaminated: NotRequired[list[IntruderView]]
+    telemetry: NotRequired[SummaryView | None]
 
 
 class EventView(TypedDict):
