@@ -20,6 +20,7 @@ from runners.spec import Barrier, Need
 from runnersd import lifecycle
 from runnersd.model import Booking, Drain, Reason
 from runnersd.store import store as store_module
+from runnersd.telemetry.summary import Summary
 from simulation.storing import (
     BOB,
     ENVIRONMENT,
@@ -440,6 +441,7 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
         store = await opened(tmp_path)
         (id,) = await queue(store, spec(num_gpus=1, retries=1))
         start(store, id, "GPU-3", "GPU-1", at=10.0)
+        store.summarize(id, 1, (seen := Summary()).to_json())
         store.record(
             lifecycle.Requeued(id, 1, Reason(Code.EXIT_CODE, "exited with code 3"), 3, 20.0, 25.0, 7 << 20), 20.5
         )
@@ -448,12 +450,12 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
             {
                 "attempt": 1, "state": "failed", "reason": {"code": "exit_code", "text": "exited with code 3"},
                 "exit_code": 3, "gpus": ["GPU-3", "GPU-1"], "started_at": 10.25, "finished_at": 20.0,
-                "peak_memory": 7 << 20, "contaminated": [],
+                "peak_memory": 7 << 20, "contaminated": [], "telemetry": seen.to_json(),
             },
             {
                 "attempt": 2, "state": "starting", "reason": {"code": "launching", "text": "being launched"},
                 "exit_code": None, "gpus": ["GPU-0"], "started_at": None, "finished_at": None,
-                "peak_memory": None, "contaminated": [],
+                "peak_memory": None, "contaminated": [], "telemetry": None,
             },
         ]  # fmt: skip
         assert await select(store, "SELECT reserved_at FROM attempt ORDER BY attempt") == [(10.0,), (30.0,)]
@@ -629,6 +631,7 @@ def test_old_pipelines_are_forgotten_and_their_ids_never_given_again(tmp_path: P
         for id, at in zip(ids, (10.0, 20.0, 5000.0), strict=False):
             for one in (id, id + 1):
                 start(store, one, at=at)
+                store.summarize(one, 1, Summary().to_json())
                 succeed(store, one, at=at)
         await queue(store, spec("c", begin=1e12), spec("d"), after=(3,), num_jobs=1)
         store.announce("gpu.free", {"uuid": "GPU-0"})
@@ -641,6 +644,7 @@ def test_old_pipelines_are_forgotten_and_their_ids_never_given_again(tmp_path: P
         assert store.counts()["succeeded"] == 4 and [job.id for job in store.recent] == [6, 5, 4, 3]
         assert await select(store, "SELECT count(*) FROM event WHERE job <= 2") == [(0,)]
         assert await select(store, "SELECT count(*) FROM environment") == [(4,)]
+        assert await select(store, "SELECT job FROM telemetry ORDER BY job") == [(3,), (4,), (5,), (6,)]
         await check(store)
         for id in (7, 8, 9, 10):
             if id == 9:

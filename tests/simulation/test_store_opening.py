@@ -47,7 +47,7 @@ def shape(folder: Path) -> list[tuple[str, str]]:
 def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_path: Path, script: Path) -> None:
     """The dump holds one pipeline that is over and one with a live, a failed, a held and a waiting job.
 
-    From version 2 on there is one of bob's too, whose jobs taught something.
+    From version 2 on there is one of bob's too, whose jobs taught something; from version 3 on what was measured.
     """
     restore(script, tmp_path)
     version = int(script.stem[1:])
@@ -68,6 +68,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert dict(store.drained) == {"GPU-7": Drain("fan broken")} and store.paused == "maintenance"
         assert dict(await store.environment(2)) == {"PATH": "/usr/bin", "SECRET": "hush"}
         assert store.database == "0123456789ab" and store.interrupted == {(3, 1)}
+        await knows_what_was_measured(store, version)
         # It goes on working: ids count on, the key is still known.
         assert await queue(store, key="key-1") == [1, 2]
         assert await queue(store) == [max(states) + 1]
@@ -99,6 +100,14 @@ def knows_bob(store: Store, version: int) -> None:
     assert store.snapshot.jobs[9].preempted == 1
     card_seconds, at = store.snapshot.usage.charges[BOB.uid]
     assert card_seconds == pytest.approx(3.25 + 53.75, rel=1e-3) and at == 401.0
+
+
+async def knows_what_was_measured(store: Store, version: int) -> None:
+    """From version 3 on there is a summary of an attempt that is over, and of one that goes on."""
+    (over,) = await store.attempts(1)
+    summary = over["telemetry"]
+    assert (summary["energy"] if summary else None) == (800.0 if version >= 3 else None)
+    assert {key: view["energy"] for key, view in store.summaries.items()} == ({(3, 1): 1600.0} if version >= 3 else {})
 
 
 def test_a_database_of_every_version_is_kept() -> None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runners.api import JobState
+from runners.api import JobState, SummaryView
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
 from runnersd.past.experience import Experience, Sample
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
 from runnersd.snapshot import Learned
-from runnersd.store import intrusions
+from runnersd.store import intrusions, summaries
 from runnersd.store.rows import (
     booking_row,
     drain_text,
@@ -96,6 +96,7 @@ class Batch:
     experience: dict[tuple[int, Kind], _Known | None] = field(default_factory=dict)  #: None: forgotten
     charges: dict[int, Charge] = field(default_factory=dict)
     intrusions: dict[tuple[JobId, int, GpuId, int, float], Intrusion] = field(default_factory=dict)
+    summaries: dict[tuple[JobId, int], SummaryView] = field(default_factory=dict)  #: by job and attempt
     released: set[JobId] = field(default_factory=set)
     reserved: set[JobId] = field(default_factory=set)
     ended: dict[PipelineId, float] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Batch:
         self._write_reservations(connection)
         self._write_experience(connection)
         intrusions.write(connection, self.intrusions.values())
+        summaries.write(connection, self.summaries)
         ended = [(id, at) for id, at in self.ended.items()]
         _many(
             connection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 
-from runners.api import WAITING, JobState
+from runners.api import WAITING, JobState, SummaryView
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline
 from runnersd.snapshot import Snapshot
 from runnersd.store.reading import RECENT, Loaded
@@ -24,6 +24,7 @@ class Memory:
         self.paused: str | None = None
         self.bookings: dict[BookingId, Booking] = {}  #: also some that are over
         self.intrusions: tuple[Intrusion, ...] = ()  #: of live attempts, as the rows had them
+        self.summaries: dict[tuple[JobId, int], SummaryView] = {}  #: of live attempts, as the rows had them
         self.shared = Shared()
 
     def install(self, loaded: Loaded) -> None:
@@ -43,6 +44,7 @@ class Memory:
         self.bookings.clear()
         self.bookings.update({booking.id: booking for booking in loaded.bookings})
         self.intrusions = tuple(loaded.intrusions)
+        self.summaries = loaded.summaries
         self.shared = loaded.shared
         for one in loaded.pipelines:
             settled = [loaded.dependencies[id] for id in one.pipeline.after if id in loaded.dependencies]

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runners.api import SETTLED, AttemptView, EventView, JobState
+from runners.api import SETTLED, AttemptView, EventView, JobState, SummaryView
 from runnersd.model import Booking, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId
 from runnersd.past.experience import Samples
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
-from runnersd.store import intrusions
+from runnersd.store import intrusions, summaries
 from runnersd.store.feed import EventRecord
 from runnersd.store.rows import (
     BOOKING_COLUMNS,
@@ -61,6 +61,7 @@ class Loaded:
     drained: dict[GpuId, Drain]
     paused: str | None
     intrusions: list[Intrusion]  #: of live attempts
+    summaries: dict[tuple[JobId, int], SummaryView]  #: of live attempts
     experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
     charges: dict[int, Charge]  #: by uid
     bookings: list[Booking]
@@ -127,6 +128,7 @@ def load(connection: sqlite3.Connection) -> Loaded:
         drained={uuid: drain_of(why) for uuid, why in connection.execute("SELECT uuid, drained FROM gpu")},
         paused=meta.get("paused"),
         intrusions=intrusions.of_live_attempts(connection),
+        summaries=summaries.of_live_attempts(connection),
         experience=[
             (uid, json.loads(kind), samples_of(samples, count))
             for uid, kind, samples, count in connection.execute(
@@ -209,9 +211,10 @@ def attempts(connection: sqlite3.Connection, job: JobId) -> list[AttemptView]:
         (job,),
     )
     found = [attempt_view(row) for row in rows]
-    others = intrusions.of_job(connection, job)
+    others, measured = intrusions.of_job(connection, job), summaries.of_job(connection, job)
     for one in found:
         one["contaminated"] = others.get(one["attempt"], [])
+        one["telemetry"] = measured.get(one["attempt"])
     return found
 
 

@@ -13,7 +13,8 @@ APPLICATION = 0x726E7273
 
 #: Script N brings a database from version N to N + 1. Released ones never change.
 SCRIPTS: tuple[str, ...] = tuple(
-    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("schema.sql", "schema_2.sql")
+    Path(__file__).with_name(name).read_text(encoding="utf-8")
+    for name in ("schema.sql", "schema_2.sql", "schema_3.sql")
 )
 
 

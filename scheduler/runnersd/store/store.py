@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import AttemptView, EventView, JobState
+from runners.api import AttemptView, EventView, JobState, SummaryView
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
@@ -110,6 +110,11 @@ class Store:
         return self._memory.intrusions
 
     @property
+    def summaries(self) -> Mapping[tuple[JobId, int], SummaryView]:
+        """What live attempts (job, number) did, as the rows had it when they were read last: see `generation`."""
+        return self._memory.summaries
+
+    @property
     def healthy(self) -> bool:
         """Whether changes are taken in. When not, everything that changes something raises `Unavailable`."""
         return self._journal.healthy
@@ -194,6 +199,14 @@ class Store:
         job = self.snapshot.jobs.get(intrusion.job)
         if news and job is not None:
             batch.news.append(News(self._next_event(), at, "job.contaminated", job))
+
+    def summarize(self, id: JobId, attempt: int, summary: SummaryView) -> None:
+        """Keep what the attempt did up to now, over what was kept of it before.
+
+        Raises:
+            Unavailable: nothing can be promised now.
+        """
+        self._journal.batch().summaries[id, attempt] = summary
 
     def drain(self, gpu: GpuId, drain: Drain | None) -> None:
         """Let nothing new start on a card, for that reason; None lets it again. Kept over restarts."""

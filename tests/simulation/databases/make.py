@@ -16,6 +16,8 @@ from runners.spec import Need
 from runnersd import lifecycle
 from runnersd.model import Drain, Reason
 from runnersd.store import schema
+from runnersd.telemetry.sample import CardSample, ProcessSample, Sample
+from runnersd.telemetry.summary import Summary
 from simulation.storing import BOB, opened, queue, run, start, succeed
 
 
@@ -26,6 +28,7 @@ async def fill(folder: Path) -> None:
     over = [spec("prepare", num_gpus=1), spec("check", command=command, allow_failure=True)]
     await queue(store, *over, name="first", key="key-1")
     start(store, 1, "GPU-0")
+    store.summarize(1, 1, measured("GPU-0").to_json())
     succeed(store, 1, peak=1 << 30)
     start(store, 2)
     store.record(lifecycle.Failed(2, 1, Reason(Code.SIGNAL, "killed by SIGSEGV (11)"), 139, 310.5), 310.5)
@@ -38,6 +41,7 @@ async def fill(folder: Path) -> None:
     ]
     await queue(store, *jobs, name="second", num_jobs=4, umask=0o077)
     start(store, 3, "GPU-0", "GPU-1")
+    store.summarize(3, 1, measured("GPU-0", "GPU-1").to_json())
     start(store, 4, "GPU-2")
     again = Reason(Code.EXIT_CODE, "exited with code 3")
     store.record(lifecycle.Requeued(4, 1, again, 3, 320.0, 325.0), 320.0)
@@ -59,6 +63,15 @@ async def fill(folder: Path) -> None:
     store.pause("maintenance")
     store.announce("gpu.drained", {"uuid": "GPU-7"})
     await store.close()
+
+
+def measured(*uuids: str) -> Summary:
+    """Four seconds of an attempt on these cards."""
+    summary = Summary()
+    for at in (0.0, 2.0, 4.0):
+        cards = (CardSample(uuid, n, "", 80 << 30, 4 << 30, 50, 200.0, 60) for n, uuid in enumerate(uuids))
+        summary.add(Sample(at, tuple(cards), ProcessSample(2 << 30, 1.5)))
+    return summary
 
 
 def dump(folder: Path) -> str:
