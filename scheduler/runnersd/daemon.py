@@ -20,6 +20,7 @@ from runnersd.logs import set_up
 from runnersd.machine.cards import CardLocks
 from runnersd.machine.docker.launcher import DockerLauncher
 from runnersd.machine.host.launcher import HostLauncher
+from runnersd.machine.meter import KernelMeter
 from runnersd.machine.nvml import NvmlObserver
 from runnersd.server import serve
 from runnersd.statedir import StateDirectory
@@ -82,6 +83,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             change_user=config.system,
             containers=containers,
             own=(os.getuid(), os.getgid()),
+            meter=KernelMeter(),
         )
         stack.push_async_callback(engine.close)
         await engine.start()

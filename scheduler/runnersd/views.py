@@ -18,7 +18,9 @@ from runners.api import (
     GpuView,
     JobDetailView,
     JobView,
+    SummaryView,
 )
+from runners.spec import JobSpec
 from runnersd.closeness import neighbours
 from runnersd.forecast import Effect, Expectation, Foreseen
 from runnersd.inventory import card_state, foreign_processes
@@ -26,6 +28,7 @@ from runnersd.model import Booking, Gpu, GpuProcess, Job, Reason
 from runnersd.planner import World, job_of, outsider_text, supervisors_on
 from runnersd.planner.bookings import may_outlast, waits_for
 from runnersd.planner.words import user_of
+from runnersd.telemetry.verdict import Wanted, verdict
 
 #: Jobs that are named of those ahead of one.
 AHEAD = 5
@@ -104,6 +107,12 @@ def detail_view(
     if "caches" in view:
         detail["caches"] = view["caches"]
     return detail
+
+
+def judged(summary: SummaryView, spec: JobSpec) -> SummaryView:
+    """The summary of one of the job's attempts, with what it says about what the job asked for."""
+    wanted = Wanted(spec.cpus_wanted, spec.memory, shared=spec.gpu_shared)
+    return {**summary, "verdict": verdict(summary, wanted)}
 
 
 def ahead_view(jobs: Sequence[Job]) -> AheadView:

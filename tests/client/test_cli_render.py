@@ -270,6 +270,29 @@ def test_the_page_of_a_job() -> None:
                         "until": now - 250,
                     }
                 ],
+                "telemetry": {
+                    "seconds": 100.0,
+                    "samples": 101,
+                    "energy": 180000.0,
+                    "gpus": [
+                        {
+                            "uuid": "GPU-00000001",
+                            "index": 1,
+                            "memory_total": 80 << 30,
+                            "utilization": {"mean": 36.2, "peak": 98, "seconds": 100.0},
+                            "memory": {"mean": 6.1 * (1 << 30), "peak": 7.9 * (1 << 30), "seconds": 100.0},
+                            "power": {"mean": 180.4, "peak": 310.0, "seconds": 100.0},
+                            "temperature": {"mean": None, "peak": None, "seconds": 0.0},
+                            "idle": 64.0,
+                            "energy": 18040.0,
+                        }
+                    ],
+                    "process": {
+                        "memory": {"mean": 3.0 * (1 << 30), "peak": 3.4 * (1 << 30), "seconds": 100.0},
+                        "cpu": {"mean": 1.24, "peak": 4.0, "seconds": 99.0},
+                    },
+                    "verdict": ["card 1 idle 64 % of the time", "card 1: peak 7.9 GiB of 80"],
+                },
             },
         ],
         events=[],
@@ -297,6 +320,9 @@ def test_the_page_of_a_job() -> None:
         "killed by SIGKILL",
         "1m 40s",
         "contaminated: train (pid 4242, bob) with 2 GiB on card 1, ",
+        "     card 1  busy 36 % (peak 98)  memory 6.1 GiB (peak 7.9 of 80 GiB)  180 W (peak 310)\n",
+        "     processes  memory 3 GiB (peak 3.4 GiB)  1.2 cpus (peak 4.0)  energy 50 Wh\n",
+        "     card 1 idle 64 % of the time\n     card 1: peak 7.9 GiB of 80\n",
         "runners-client logs 12",
         "/x/12.out",
         "exit code   3",

@@ -10,6 +10,7 @@ from runners.api import AttemptView, IntruderView, JobDetailView
 from . import words
 from .foretold import ahead, expected
 from .lines import Line, columns
+from .measured import measured
 from .status import STATES, ranges
 
 #: Keys of `spec` that have a line of their own above the others.
@@ -83,6 +84,9 @@ def _attempts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Ite
         yield [(f"  {text}", STATES.get(one["state"], ("", ""))[1] if one["state"] != "succeeded" else "")]
         for other in one.get("contaminated", ()):
             yield [(f"     contaminated: {_intruder(other, indices, now)}", "yellow")]
+        summary = one.get("telemetry")
+        if summary is not None:
+            yield from measured(summary)
 
 
 def _intruder(other: IntruderView, indices: Mapping[str, int], now: float) -> str:

@@ -18,6 +18,7 @@ from runners.errors import Unavailable
 from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.launches import Launches
+from runnersd.engine.measuring import Measuring
 from runnersd.environment import experiment_folder
 from runnersd.machine import Cards, ContainerLauncher, Launcher, LaunchFailed
 from runnersd.model import EngineState, ImageState, Inventory, Job, JobId, Outcome, Reason, RunName
@@ -42,12 +43,13 @@ class Attempts:
         wake: Callable[[], None],
         *,
         launches: Launches,
+        measuring: Measuring,
         containers: ContainerLauncher | None = None,
     ) -> None:
         self._store, self._host, self._cards, self._clock = store, launcher, cards, clock
         self._wake = wake
         self._containers = containers
-        self._launches = launches
+        self._launches, self._measuring = launches, measuring
         self._staged: list[tuple[JobId, int, tuple[str, ...]]] = []
         self._staging: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,6 +68,11 @@ class Attempts:
         if job.spec.run_in == "container" and self._containers is not None:
             return self._containers
         return self._host
+
+    def root(self, job: Job) -> int | None:
+        """The pid above all processes of the job's live attempt, where that is known."""
+        known = self.supervisors.get(job.id)
+        return known if known is not None else self.launcher(job).supervisor(self.run_name(job))
 
     @property
     def engine_state(self) -> EngineState:
@@ -220,7 +227,9 @@ class Attempts:
         if pid is not None:
             self.ended.add((pid, job.id, job.attempt))
         now = self._clock()
+        self._measuring.keep(current)
         self._store.record(lifecycle.verdict(current, outcome, now), now)
+        self._measuring.forget(current)
         self._wake()
 
     async def _stop(self, job: Job) -> None:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import WAITING, Code, GpuView, JobState, JobView
+from runners.api import WAITING, AttemptView, Code, GpuView, JobState, JobView
 from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound, Unavailable
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
@@ -27,17 +27,19 @@ from runnersd.engine.intruders import Intruders
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.loop import EVERY, Loop, Machine
+from runnersd.engine.measuring import Measuring
 from runnersd.engine.sight import Sight
 from runnersd.environment import DIRECTORIES
 from runnersd.explain import explain
 from runnersd.forecast import Forecast, Foreseen
 from runnersd.inventory import find_gpu
-from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Row
+from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Meter, Row
 from runnersd.model import Drain, Job, JobId, Pipeline, Reason, RunName, Submitter
 from runnersd.quotas import Account, member
 from runnersd.revision import again, of_the_job, revise
 from runnersd.store import Store
-from runnersd.views import gpu_view, job_view
+from runnersd.telemetry.recording import NoRecorder, Recorder
+from runnersd.views import gpu_view, job_view, judged
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Engine:
         change_user: bool,
         containers: ContainerLauncher | None = None,
         own: tuple[int, int] = (0, 0),
+        meter: Meter | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.store = store
         self.clock = clock
@@ -68,10 +72,15 @@ class Engine:
         self.stopping = asyncio.Event()  #: set when the daemon should end
         self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
         launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
-        self._attempts = Attempts(store, launcher, cards, clock, self._wake, launches=launches, containers=containers)
+        self._measuring = Measuring(store, meter, recorder or NoRecorder(), clock)
+        self._attempts = Attempts(
+            store, launcher, cards, clock, self._wake,
+            launches=launches, measuring=self._measuring, containers=containers,
+        )  # fmt: skip
         self._loop = Loop(
             store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
             leftovers=Leftovers(store, change_user=change_user), intruders=Intruders(store),
+            measuring=self._measuring,
         )  # fmt: skip
         self.answers = Answers(self._loop, store, clock)
         self.bookings = Bookings(store, self._loop, clock)
@@ -96,6 +105,7 @@ class Engine:
         self._tasks = [
             asyncio.create_task(self._loop.run(), name="loop"),
             asyncio.create_task(self._loop.watch_cards(), name="cards"),
+            asyncio.create_task(self._measuring.run(self._attempts.root), name="telemetry"),
         ]
         if self._containers is not None:
             self._tasks.append(asyncio.create_task(self._containers.failed(), name="container engine"))
@@ -111,6 +121,7 @@ class Engine:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._measuring.close()
         await self.answers.close()
         await self._attempts.close()
         await self._launcher.close()
@@ -138,6 +149,14 @@ class Engine:
         world, now = self._loop.world(), self.clock()
         expected = {} if forecast is None else forecast.expected
         return [job_view(job, explain(job, world, self._loop.plan, now), expected.get(job.id)) for job in jobs]
+
+    async def attempts(self, job: Job) -> list[AttemptView]:
+        """The job's attempts, first to last, each with what it did up to now."""
+        attempts = await self.store.attempts(job.id)
+        for one in attempts:
+            summary = self._measuring.summary(job.id, one["attempt"]) or one.get("telemetry")
+            one["telemetry"] = judged(summary, job.spec) if summary is not None else None
+        return attempts
 
     def gpus(self) -> list[GpuView]:
         """The cards' status objects, in PCI order."""

@@ -17,6 +17,7 @@ from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
+from runnersd.engine.measuring import Measuring
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
@@ -53,8 +54,9 @@ class Loop:
         *,
         leftovers: Leftovers,
         intruders: Intruders,
+        measuring: Measuring,
     ) -> None:
-        self._leftovers, self._intruders = leftovers, intruders
+        self._leftovers, self._intruders, self._measuring = leftovers, intruders, measuring
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -172,6 +174,7 @@ class Loop:
         """Look at the cards once, and wake the loop if anything has changed."""
         ended_before = set(self.attempts.ended)
         changed = await self.sight.look(self.config)
+        self._measuring.looked(self.sight.inventory, self.config)
         self.attempts.look_from(self.config, self.sight.inventory)
         self.attempts.ended -= ended_before
         self._measure()

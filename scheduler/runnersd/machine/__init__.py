@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -13,11 +14,13 @@ from runnersd.model import (
     Image,
     ImageState,
     Inventory,
+    JobId,
     Launch,
     Outcome,
     RunName,
     Submitter,
 )
+from runnersd.telemetry.sample import ProcessSample
 
 
 class LaunchFailed(Exception):
@@ -110,6 +113,25 @@ class Launcher(Protocol):
 
     async def close(self) -> None:
         """Stop watching. Jobs keep running: the next daemon takes them back."""
+
+
+#: A job and the number of one of its attempts.
+AttemptKey = tuple[JobId, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """Where the processes of an attempt are: below ``pid``, or ``contained``, with it in a cgroup of their own."""
+
+    pid: int
+    contained: bool
+
+
+class Meter(Protocol):
+    """Sees what the processes of running attempts have."""
+
+    async def measure(self, attempts: Mapping[AttemptKey, Metered]) -> dict[AttemptKey, ProcessSample]:
+        """The memory and CPU of those of which anything is known. To be told all that run each time."""
 
 
 #: What the daemon's rows say of an attempt.

@@ -101,7 +101,7 @@ async def detail(call: Call) -> web.StreamResponse:
         return web.Response(body=body, content_type="application/json")
     [job] = await _current(engine, call.jobs)
     while True:
-        attempts = await engine.store.attempts(job.id)
+        attempts = await engine.attempts(job)
         events = await engine.store.events_of(job.id)
         seen, [job] = job, await _current(engine, [job])
         if job == seen:  # else it has moved on meanwhile: an answer is of one moment

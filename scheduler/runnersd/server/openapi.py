@@ -21,6 +21,10 @@ Schema = dict[str, Any]
 _VIEWS = (
     api.ReasonView,
     api.JobView,
+    api.MeasureView,
+    api.CardSummaryView,
+    api.ProcessSummaryView,
+    api.SummaryView,
     api.AttemptView,
     api.EventView,
     api.AheadJobView,
