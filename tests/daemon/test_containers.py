@@ -68,6 +68,19 @@ def test_memory_over_the_limit_is_told_and_tried_again(lab: Lab) -> None:
     assert end(two) == ("succeeded", "ok", 0)
 
 
+def test_what_a_containers_processes_have_is_measured_while_it_runs(lab: Lab) -> None:
+    (id,) = lab.submit({"name": "a", "command": "dd if=/dev/zero of=/dev/null bs=96M", "cpus": 1})
+
+    def measured() -> Any:
+        attempts = lab.daemon.job(id)["attempts"]
+        seen = attempts[0]["telemetry"] if attempts else None
+        return seen and seen["process"]["cpu"]["seconds"] >= 1 and seen["process"]
+
+    seen = eventually("it is measured", measured)
+    assert 96 << 20 < seen["memory"]["peak"] < 160 << 20, "its buffer, and little more"
+    assert 0.1 < seen["cpu"]["peak"] < 1.5
+
+
 @pytest.mark.parametrize("command", [["missing"], ["/no/such/program"], ["./nor-here"]])
 def test_a_command_that_is_not_there_is_a_failed_launch_and_not_tried_again(lab: Lab, command: list[str]) -> None:
     (job,) = lab.run({"name": "a", "command": command, "retries": 3, "retry_delay": "0s"})
