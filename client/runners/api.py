@@ -180,6 +180,45 @@ class AttemptView(TypedDict):
     telemetry: NotRequired[SummaryView | None]
 
 
+class CardSeriesView(TypedDict):
+    """One card while an attempt ran: in each list a number for each of the series' times."""
+
+    uuid: str
+    index: int
+    name: str
+    memory_total: int | None  #: bytes
+    utilization: list[float | None]  #: 0 to 100
+    memory_used: list[float | None]  #: bytes
+    power: list[float | None]  #: watts
+    temperature: list[float | None]  #: degrees Celsius
+
+
+class ProcessSeriesView(TypedDict):
+    """An attempt's own processes, together: in each list a number for each of the series' times."""
+
+    memory: list[float | None]  #: bytes
+    cpu: list[float | None]  #: cores
+
+
+class TelemetryView(TypedDict):
+    """What was measured while an attempt ran, every ``every`` seconds; what was not known then is None.
+
+    ``at`` has the times. Where there are more of them than were asked for, each number is the mean of an equal span
+    of time, and its time that span's middle. No times: nothing is kept of the attempt (yet, or any more).
+    """
+
+    job: int
+    attempt: int
+    every: float
+    submitted_at: float
+    started_at: float | None
+    finished_at: float | None
+    at: list[float]
+    gpus: list[CardSeriesView]
+    process: ProcessSeriesView
+    summary: dict[str, Any] | None
+
+
 class EventView(TypedDict):
     """One thing that happened to a job."""
 

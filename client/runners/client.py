@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView
+    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView, TelemetryView
     from .errors import RunnersError
     from .events import EventStream
 
@@ -94,6 +94,15 @@ class Client:
     def job(self, id: int | str) -> JobDetailView:
         """Everything known of one job."""
         answer: JobDetailView = self.get(f"/v1/jobs/{int(id)}")
+        return answer
+
+    def telemetry(self, id: int | str, *, attempt: int | None = None, points: int = 2000) -> TelemetryView:
+        """What was measured while a job's attempt ran (the last one unless given), at no more than ``points`` times.
+
+        Raises :class:`Unavailable` when the daemon cannot read it now, or keeps no series.
+        """
+        query = {"attempt": attempt, "points": points}
+        answer: TelemetryView = self.get(f"/v1/jobs/{int(id)}/telemetry", query)
         return answer
 
     def jobs_of(self, id: int | str) -> list[JobView]:
