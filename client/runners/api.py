@@ -216,7 +216,7 @@ class TelemetryView(TypedDict):
     at: list[float]
     gpus: list[CardSeriesView]
     process: ProcessSeriesView
-    summary: dict[str, Any] | None
+    summary: SummaryView | None
 
 
 class EventView(TypedDict):

@@ -30,7 +30,7 @@ def delete(directory: Directory, name: str) -> None:
     try:
         if not layout.is_marked(folder) and os.listdir(folder):
             raise CacheError(f"cannot delete {where}: it lacks the mark {layout.MARK}, so it is not ours")
-        _empty(folder, os.fstat(folder).st_dev, where, keep=layout.MARK)
+        empty(folder, os.fstat(folder).st_dev, where, keep=layout.MARK)
         if layout.is_marked(folder):
             os.unlink(layout.MARK, dir_fd=folder)
         os.rmdir(name, dir_fd=directory.fd)
@@ -40,7 +40,15 @@ def delete(directory: Directory, name: str) -> None:
         os.close(folder)
 
 
-def _empty(folder: int, device: int, where: str, *, keep: str = "", depth: int = 0) -> None:
+def empty(folder: int, device: int, where: str, *, keep: str = "", depth: int = 0) -> None:
+    """Delete all that is in an open folder, but for one name (``keep``) at its top.
+
+    ``device`` is the file system that it is on, ``where`` its path, for messages.
+
+    Raises:
+        CacheError: another file system is mounted below, or there is no end to the depth.
+        OSError: something cannot be deleted.
+    """
     if depth > _DEEPEST:
         raise CacheError(f"cannot delete {where}: it is more than {_DEEPEST} folders deep")
     with os.scandir(folder) as entries:
@@ -55,7 +63,7 @@ def _empty(folder: int, device: int, where: str, *, keep: str = "", depth: int =
         try:
             if os.fstat(below).st_dev != device:
                 raise CacheError(f"cannot delete {where}/{name}: another file system is mounted there")
-            _empty(below, device, f"{where}/{name}", depth=depth + 1)
+            empty(below, device, f"{where}/{name}", depth=depth + 1)
         finally:
             os.close(below)
         os.rmdir(name, dir_fd=folder)
