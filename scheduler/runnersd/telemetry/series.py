@@ -7,6 +7,7 @@ does not count them yet, and the next write puts its own in their place.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -71,6 +72,12 @@ class Writer:
         self._rows = 0
         self._chunk: dict[str, Column] = {}
         self._told: dict[str, Any] = {}
+
+    def claim(self) -> None:
+        """Keep the group for this process, if it can be had now; else the first flush does."""
+        if self._lock is None:
+            with contextlib.suppress(Busy, OSError):
+                self._lock = lock(self._path)
 
     def add(self, row: Row) -> None:
         """Take one row."""
