@@ -25,11 +25,14 @@ from runnersd.machine.nvml import NvmlObserver
 from runnersd.server import serve
 from runnersd.statedir import StateDirectory
 from runnersd.store import Store
+from runnersd.telemetry.recorder import SeriesRecorder
 
 log = logging.getLogger(__name__)
 
 #: Finished pipelines older than `jobs.keep` are looked for this often (seconds).
 PRUNE_EVERY = 3600.0
+#: Old series of telemetry are looked for this often (seconds).
+TIDY_EVERY = 86_400.0
 #: What systemd is asked to wait for the database to be checked and read (microseconds).
 RESTORE_TIME = 600_000_000
 
@@ -70,6 +73,8 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             cards=cards,
         )
         await containers.open()
+        recorder = SeriesRecorder(state.path, config.telemetry.every)
+        stack.push_async_callback(recorder.close)
         observer = NvmlObserver(timeout=config.gpus.timeout)
         engine = Engine(
             config,
@@ -84,6 +89,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             containers=containers,
             own=(os.getuid(), os.getgid()),
             meter=KernelMeter(),
+            recorder=recorder,
         )
         stack.push_async_callback(engine.close)
         await engine.start()
@@ -94,6 +100,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             systemd.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             _reload(engine, load)
             observer.timeout = engine.config.gpus.timeout
+            recorder.every = engine.config.telemetry.every
             set_up(engine.config.log)
             systemd.notify("READY=1")
 
@@ -106,6 +113,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             asyncio.create_task(_fail(store), name="store"),
             asyncio.create_task(_feed_watchdog(engine), name="watchdog"),
             asyncio.create_task(_prune(engine), name="prune"),
+            asyncio.create_task(_tidy(engine, recorder), name="telemetry"),
         ]
         systemd.notify(f"READY=1\nSTATUS=serving {config.paths.socket}")
         log.info("serving %s, state in %s, pid %d", config.paths.socket, state.path, os.getpid())
@@ -152,6 +160,15 @@ async def _prune(engine: Engine) -> None:
             gone = await engine.prune(time.time() - engine.config.jobs.keep)
             if gone:
                 log.info("forgot %d attempts that ended longer ago than jobs.keep", gone)
+
+
+async def _tidy(engine: Engine, recorder: SeriesRecorder) -> None:
+    """Make old series of telemetry small, and delete those older than `telemetry.keep`: an hour after the start, when
+    there is time for it, and then daily."""
+    await asyncio.sleep(PRUNE_EVERY)
+    while True:
+        await recorder.keep(time.time(), engine.config.telemetry.keep)
+        await asyncio.sleep(TIDY_EVERY)
 
 
 def _reload(engine: Engine, load: Callable[[], Config]) -> None:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import caches, containers, planning, supervisor_floor, telemetry
+from benchmarks import caches, containers, planning, series, supervisor_floor, telemetry
 from benchmarks.table import Row, printed
 from engine import Unavailable
 from fake_nvml import CannotBuild, FakeDriver, build
@@ -202,6 +202,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "h": containers.hand_off,
     "j": caches.reading,
     "p": planning.cost,
+    "s": series.keeping,
     "t": telemetry.cost,
 }
 
@@ -210,7 +211,7 @@ def main() -> None:
     """Run the parts asked for, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--only", default="a,b,c,f,g,h,j,p,t", help="which parts; c measures d and e too, h measures i, j measures k"
+        "--only", default="a,b,c,f,g,h,j,p,s,t", help="which parts; c measures d and e too, h measures i, j measures k"
     )
     parser.add_argument("--json", type=Path, help="write the rows here as well")
     flags = parser.parse_args()

@@ -72,7 +72,8 @@ class Engine:
         self.stopping = asyncio.Event()  #: set when the daemon should end
         self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
         launches = Launches(store, config, containers, change_user=change_user, own=own, cpus=machine.cpus)
-        self._measuring = Measuring(store, meter, recorder or NoRecorder(), clock)
+        self.recorder = recorder or NoRecorder()  #: what has the samples of attempts one by one
+        self._measuring = Measuring(store, meter, self.recorder, clock)
         self._attempts = Attempts(
             store, launcher, cards, clock, self._wake,
             launches=launches, measuring=self._measuring, containers=containers,
@@ -172,12 +173,14 @@ class Engine:
         return self._attempts.launcher(job).logs(self._attempts.run_name(job, attempt))
 
     async def prune(self, before: float) -> int:
-        """Forget pipelines that ended before then (Unix seconds), and their output. Returns how many attempts."""
+        """Forget pipelines that ended before then (Unix seconds), their output and their telemetry. Returns how many
+        attempts."""
         attempts = await self.store.prune(before)
         paths = [
             path for id, number in attempts for path in self._launcher.logs(RunName(self.store.database, id, number))
         ]
         await asyncio.to_thread(_unlink, paths)
+        await self.recorder.forget(attempts)
         return len(attempts)
 
     # -- changing ----------------------------------------------------------------------------------------------------

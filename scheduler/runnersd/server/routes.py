@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from runnersd.server import administration, bookings, jobs, metrics, pipelines, streams
+from runnersd.server import administration, bookings, jobs, metrics, pipelines, streams, telemetry
 from runnersd.server import parameters as p
 from runnersd.server.call import Call, reply
 from runnersd.server.openapi import document
@@ -132,6 +132,16 @@ ROUTES: tuple[Route, ...] = (
             p.flag("follow", "go on as it grows"),
             p.whole("tail", "only the last lines, so many", 0, 1 << 53),
             p.whole("attempt", "that of this attempt; the last one's if not given", 1, 1 << 31),
+        ),
+    ),
+    Route(
+        "GET", "/v1/jobs/{id}/telemetry", May.ANYONE, telemetry.telemetry,
+        "What was measured of a job's cards and processes while it ran: means over equal spans of time where there is "
+        "more than was asked for. Empty lists where nothing is kept.",
+        {200: "TelemetryView"},
+        query=Parameters.of(
+            p.whole("attempt", "that of this attempt; the last one's if not given", 1, 1 << 31),
+            p.whole("points", "at most so many times", 1, telemetry.MOST_POINTS, default=2000),
         ),
     ),
     Route(

@@ -45,7 +45,7 @@ MANY = 450
 #: Its niceness: jobs and the daemon go first.
 NICENESS = 10
 
-ABSENT = "the Python package zarr is not installed: pip install 'runnersd[experiments]'"
+ABSENT = "the Python package zarr is not installed: pip install 'zarr>=3' for the Python that runs runnersd"
 
 
 class Child:

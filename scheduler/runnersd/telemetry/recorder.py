@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,11 +131,7 @@ class SeriesRecorder:
     # -- asking ------------------------------------------------------------------------------------------------------
 
     async def read(self, job: JobId, attempt: int, points: int) -> bytes:
-        """What is kept of an attempt, as JSON (`runnersd.telemetry.reading.answer`); `{}` where nothing is.
-
-        Raises:
-            Unavailable: it cannot be read, or not in time.
-        """
+        """As `Recorder.read`."""
         if Attempt(job, attempt) in self._running and self._process is not None:
             await self._flush(self._process, job, attempt)
         return await self._reader.ask(asked(do="read", job=job, attempt=attempt, points=points))
@@ -145,8 +141,8 @@ class SeriesRecorder:
         before = {"compact_before": now - COMPACT_AFTER, "delete_before": now - delete_after}
         await self._tidy(asked(do="keep", **before))
 
-    async def forget(self, attempts: Iterable[tuple[JobId, int]]) -> None:
-        """Delete the series of these attempts: nobody knows them any more."""
+    async def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
+        """As `Recorder.forget`."""
         which = [list(one) for one in attempts]
         if which and self._root.is_dir():
             await self._tidy(asked(do="forget", attempts=which))
@@ -236,7 +232,7 @@ class SeriesRecorder:
                 written.set_result(None)
         self._flushed.clear()
 
-    def _set_timer(self, seconds: float, act: Any) -> None:
+    def _set_timer(self, seconds: float, act: Callable[[], None]) -> None:
         self._stop_timer()
         self._timer = asyncio.get_running_loop().call_later(seconds, act)
 

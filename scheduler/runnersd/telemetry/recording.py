@@ -10,7 +10,10 @@ from runnersd.telemetry.sample import Sample
 
 
 class Recorder(Protocol):
-    """Keeps the samples of every attempt. Called in the loop, once a sample: no call waits, and none fails."""
+    """Keeps the samples of every attempt, and tells them again.
+
+    `began`, `add` and `ended` are called in the loop, once a sample: none of them waits, and none fails.
+    """
 
     def began(self, job: JobId, attempt: int, started_at: float, cards: Sequence[GpuId]) -> None:
         """Samples of this attempt follow. Said again of one that ran on over a restart of the daemon."""
@@ -20,6 +23,17 @@ class Recorder(Protocol):
 
     def ended(self, job: JobId, attempt: int) -> None:
         """No more follow: the attempt is over."""
+
+    async def read(self, job: JobId, attempt: int, points: int) -> bytes:
+        """What is kept of an attempt, at no more than so many times: a JSON object with `every`, `at`, `gpus` and
+        `process`, as `runners.api.TelemetryView` has them. An empty one where nothing is kept.
+
+        Raises:
+            Unavailable: it cannot be read, or not in time.
+        """
+
+    async def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
+        """Keep nothing of these attempts any more."""
 
 
 class NoRecorder:
@@ -33,3 +47,10 @@ class NoRecorder:
 
     def ended(self, job: JobId, attempt: int) -> None:
         """As `Recorder.ended`."""
+
+    async def read(self, job: JobId, attempt: int, points: int) -> bytes:
+        """As `Recorder.read`."""
+        return b"{}"
+
+    async def forget(self, attempts: Sequence[tuple[JobId, int]]) -> None:
+        """As `Recorder.forget`."""
