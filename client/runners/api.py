@@ -380,3 +380,41 @@ class StatusView(TypedDict):
     jobs: list[JobView]
     counts: NotRequired[dict[str, int]]
     bookings: NotRequired[list[BookingView]]
+
+
+class UsageSums(TypedDict):
+    """What attempts add up to. Card time is what was held; a shared card counts as the share that was asked for."""
+
+    jobs: int  #: that had an attempt in the period
+    attempts: int
+    card_seconds: float
+    wait_mean: float | None  #: from submission (or `begin`) to the first start, of jobs that had it in the period
+    wait_median: float | None
+    efficiency: float | None  #: the cards' mean utilisation, as far as it was measured
+    idle_card_seconds: float | None
+    energy: float | None  #: joules
+    failures: int  #: attempts that failed or timed out
+    failure_share: float | None  #: 0 to 1: of the attempts that are over
+    contaminated: int  #: jobs on whose cards others were
+    preempted: int  #: attempts that made way for others
+
+
+class UsageRow(UsageSums):
+    """Of one user, pipeline or script; what does not apply is null."""
+
+    user: str | None
+    uid: int | None
+    pipeline: str | None
+    pipeline_name: str | None
+    script: str | None
+
+
+class UsageView(TypedDict):
+    """What `usage --json` prints: the rows with the most card time first, and the total of all."""
+
+    by: str
+    since: float | None
+    until: float
+    rows: list[UsageRow]
+    total: UsageSums
+    left_out: int  #: rows that there are beyond the limit

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView, TelemetryView
+    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView, TelemetryView, UsageView
     from .errors import RunnersError
     from .events import EventStream
 
@@ -119,6 +119,12 @@ class Client:
     def bookings(self) -> list[BookingView]:
         """The advance bookings that are not over, by when they begin."""
         answer: list[BookingView] = self.get("/v1/bookings")["bookings"]
+        return answer
+
+    def usage(self, by: str = "user", *, since: float | None = None, limit: int | None = None) -> UsageView:
+        """What ran since a time (Unix seconds) added up by ``user``, ``pipeline`` or ``script``; all that is kept."""
+        query = {"by": by, "since": None if since is None else int(since), "limit": limit}
+        answer: UsageView = self.get("/v1/usage", query)
         return answer
 
     def health(self) -> dict[str, Any]:

@@ -62,6 +62,7 @@ def test_values(jobs: Responder) -> None:
     assert words("update 12 time_l") == ["time_limit="]
     assert words("update 12 time_limit=") == []
     assert words("priority 13 ") == []
+    assert words("usage --by ") == ["user", "pipeline", "script"]
 
 
 def test_ids_fit_the_command(jobs: Responder) -> None:

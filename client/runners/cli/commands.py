@@ -136,6 +136,20 @@ COMMANDS = (
         examples=["wait p3", "wait 12 13 && ./report.sh"],
     ),
     Command(
+        "usage",
+        "usage:usage",
+        "who has had the cards, and what came of it",
+        group=_LOOK,
+        options=[
+            Option("--by", "a row for each user (unless given), pipeline or script", "WHAT", "by"),
+            Option("--since", "only what ran since then: how long ago (12h, 7d) or a date", "TIME"),
+            _JSON,
+            Option("--csv", "comma-separated, with a heading: seconds, joules, percent"),
+        ],
+        to="show the usage",
+        examples=["usage", "usage --by script --since 7d", "usage --by pipeline --since 2026-01-01 --csv"],
+    ),
+    Command(
         "cancel",
         "change:cancel",
         "take jobs out of the queue, or stop them",

@@ -201,6 +201,8 @@ def _of_kind(kind: str, command: Command, last: str, given: Sequence[str], socke
         return [(action, "") for action in ("ls", "show", "verify", "rm", "prune")]
     if kind == "cache":
         return _caches(given)
+    if kind == "by":
+        return [(what, "") for what in ("user", "pipeline", "script")]
     if kind == "shell":
         return [(shell, "") for shell in SCRIPTS]
     if kind == "assignment":

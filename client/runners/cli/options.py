@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class Option:
     """``--limit N``. Without a ``metavar`` it is a switch; ``kind`` says what its value is and how it completes.
 
-    Kinds: ``text``, ``number`` (a whole one), ``ids`` (one or more jobs or pipelines), ``file``, ``gpu``, ``socket``.
+    Kinds: ``text``, ``number`` (a whole one), ``ids`` (one or more jobs or pipelines), ``file``, ``gpu``, ``by``,
+    ``socket``.
     """
 
     __slots__ = ("flags", "help", "kind", "metavar", "name")

@@ -5,4 +5,5 @@ estimates.py   how long a job may run, from what jobs like it did
 experience.py  what every user's jobs did, kind by kind
 usage.py       card-seconds of every user, old ones counting less and less
 ends.py        what the end of an attempt teaches
+accounts.py    attempts added up, for `usage`
 """

@@ -44,6 +44,9 @@ _VIEWS = (
     api.BookingView,
     api.DaemonView,
     api.StatusView,
+    api.UsageSums,
+    api.UsageRow,
+    api.UsageView,
 )
 _QUANTITY: Schema = {"anyOf": [{"type": "number"}, {"type": "string"}, {"type": "null"}]}
 _WORDS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}, {"type": "null"}]}

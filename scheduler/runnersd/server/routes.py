@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from aiohttp import web
 
-from runnersd.server import administration, bookings, jobs, metrics, pipelines, streams, telemetry
+from runnersd.server import administration, bookings, jobs, metrics, pipelines, streams, telemetry, usage
 from runnersd.server import parameters as p
 from runnersd.server.call import Call, reply
 from runnersd.server.openapi import document
@@ -62,6 +62,7 @@ async def openapi(call: Call) -> web.StreamResponse:
 
 _ID_NOTE = "ID is a job's number, or a pipeline's id such as p3, which stands for its jobs."
 _MAX_LIMIT = 1000
+_MAX_ROWS = 10_000
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -142,6 +143,16 @@ ROUTES: tuple[Route, ...] = (
         query=Parameters.of(
             p.whole("attempt", "that of this attempt; the last one's if not given", 1, 1 << 31),
             p.whole("points", "at most so many times", 1, telemetry.MOST_POINTS, default=2000),
+        ),
+    ),
+    Route(
+        "GET", "/v1/usage", May.ANYONE, usage.usage,
+        "What ran since a time added up: card time, waits, failures; the rows with the most card time first.",
+        {200: "UsageView"},
+        query=Parameters.of(
+            p.choice("by", "what it is added up by", "user", "pipeline", "script"),
+            p.whole("since", "only what ran after this time (Unix seconds)", 0, 1 << 40),
+            p.whole("limit", "at most so many rows", 1, _MAX_ROWS, default=1000),
         ),
     ),
     Route(

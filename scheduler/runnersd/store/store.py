@@ -19,8 +19,9 @@ from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.past.accounts import Account
 from runnersd.snapshot import Snapshot
-from runnersd.store import reading
+from runnersd.store import reading, usage
 from runnersd.store.batch import Accepted, Batch, Intake, News
 from runnersd.store.feed import EventRecord, Feed, Subscription
 from runnersd.store.intake import build
@@ -31,6 +32,7 @@ from runnersd.store.reading import Loaded, Search
 from runnersd.store.retention import prune
 from runnersd.store.rows import reason_then
 from runnersd.store.shared import Shared
+from runnersd.store.usage import By, Owner, Period
 from runnersd.store.writer import Writer
 from runnersd.views import job_view
 
@@ -367,6 +369,20 @@ class Store:
     async def events_after(self, id: int, limit: int) -> list[EventRecord]:
         """The history from the event after ``id`` on, at most ``limit`` of it."""
         return await self._journal.read(lambda rows: reading.events_after(rows, id, limit, Shared()))
+
+    async def usage(self, by: By, period: Period) -> dict[Owner, Account]:
+        """What everything that ran in that period adds up to, for each user, pipeline or script."""
+        found: dict[Owner, Account] = {}
+        last = await self._journal.read(usage.last_job)
+        for low in range(1, last + 1, usage.STRIDE):
+            part = await self._journal.read(
+                lambda rows, low=low: usage.accounts(rows, by, period, low, low + usage.STRIDE - 1)  # type: ignore[misc]
+            )
+            for owner, account in part.items():
+                known = found.setdefault(owner, account)
+                if known is not account:
+                    known.add(account)
+        return found
 
     async def environment(self, pipeline: PipelineId) -> Mapping[str, str]:
         """What the pipeline's submitter had in the environment: a secret of theirs.
