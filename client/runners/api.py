@@ -382,6 +382,58 @@ class StatusView(TypedDict):
     bookings: NotRequired[list[BookingView]]
 
 
+class PastIntruderView(TypedDict):
+    """A process that was on a card of an attempt, and not the attempt's; its user, where that is known."""
+
+    gpu: str
+    since: float
+    until: float
+    user: str | None
+
+
+class PastAttemptView(TypedDict):
+    """The time for which an attempt held its cards."""
+
+    attempt: int
+    state: str
+    gpus: list[str]
+    reserved_at: float
+    finished_at: float | None
+    intruders: list[PastIntruderView]
+
+
+class PastJobView(TypedDict):
+    """A job that asks for cards, and its attempts. ``submitted_at``, or its `begin` if that is later."""
+
+    id: int
+    name: str
+    pipeline: str
+    user: str
+    uid: int
+    state: str
+    num_gpus: int
+    submitted_at: float
+    finished_at: float | None
+    attempts: list[PastAttemptView]
+
+
+class CardChangeView(TypedDict):
+    """A card came into another state."""
+
+    at: float
+    uuid: str
+    state: str
+    reason: str | None
+
+
+class HistoryView(TypedDict):
+    """A page of jobs, by id; ``next`` is the ``after`` of the next page. The first page has the cards' changes."""
+
+    jobs: list[PastJobView]
+    changes: list[CardChangeView]
+    next: int | None
+
+
 class UsageSums(TypedDict):
     """What attempts add up to. Card time is what was held; a shared card counts as the share that was asked for."""
 

@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from .api import BookingView, EffectView, GpuView, JobDetailView, JobView, StatusView, TelemetryView, UsageView
+    from .api import (
+        BookingView,
+        EffectView,
+        GpuView,
+        HistoryView,
+        JobDetailView,
+        JobView,
+        StatusView,
+        TelemetryView,
+        UsageView,
+    )
     from .errors import RunnersError
     from .events import EventStream
 
@@ -126,6 +136,20 @@ class Client:
         query = {"by": by, "since": None if since is None else int(since), "limit": limit}
         answer: UsageView = self.get("/v1/usage", query)
         return answer
+
+    def history(self, since: float | None = None) -> HistoryView:
+        """Jobs that ask for cards and were not over then (Unix seconds): when their attempts held which cards; and when
+        cards came into other states. All pages as one."""
+        found: HistoryView = {"jobs": [], "changes": [], "next": None}
+        after: int | None = None
+        while True:
+            query = {"since": None if since is None else int(since), "after": after}
+            page: HistoryView = self.get("/v1/history", query)
+            found["jobs"] += page["jobs"]
+            found["changes"] += page["changes"]
+            after = page["next"]
+            if after is None:
+                return found
 
     def health(self) -> dict[str, Any]:
         """``{"status": "ok"}`` from a daemon that works."""

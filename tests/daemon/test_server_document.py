@@ -127,7 +127,8 @@ async def test_answers_are_what_the_document_says(daemon: Served) -> None:
     for path in (
         "/v1/status", "/v1/status?all=1&limit=2", "/v1/jobs", "/v1/jobs?limit=1", "/v1/jobs/1", "/v1/jobs/2",
         "/v1/jobs/3", "/v1/jobs/p1", "/v1/jobs/9", "/v1/gpus", "/v1/metrics", "/v1/health", "/v1/openapi.json",
-        "/v1/usage", "/v1/jobs/1/logs", "/v1/jobs/x/logs", "/v1/status?limit=x", "/v1/jobs/1/telemetry", "/v1/jobs/p1/telemetry",
+        "/v1/usage", "/v1/history", "/v1/jobs/1/logs", "/v1/jobs/x/logs", "/v1/status?limit=x",
+        "/v1/jobs/1/telemetry", "/v1/jobs/p1/telemetry",
         "/v1/jobs/2/telemetry?points=10&attempt=1", "/v1/jobs/2/telemetry?attempt=2",
     ):  # fmt: skip
         await ask("GET", path)

@@ -156,6 +156,17 @@ ROUTES: tuple[Route, ...] = (
         ),
     ),
     Route(
+        "GET", "/v1/history", May.ANYONE, usage.history,
+        "Jobs that ask for cards and were not over at a time, by id, a page at a time: when their attempts held which "
+        "cards. `next` is the `after` of the next page. The first page also has the changes of the cards' states.",
+        {200: "HistoryView"},
+        query=Parameters.of(
+            p.whole("since", "only what was not over at this time (Unix seconds)", 0, 1 << 40),
+            p.whole("limit", "at most so many jobs", 1, _MAX_LIMIT, default=_MAX_LIMIT),
+            p.whole("after", "those that come after this id", 0, 1 << 53),
+        ),
+    ),
+    Route(
         "GET", "/v1/gpus", May.ANYONE, administration.gpus, "The cards, in PCI order, and the bookings.",
         {200: "GpuList"},
     ),

@@ -1,10 +1,10 @@
-"""What everybody has had and what came of it: everybody may look."""
+"""What has run: added up, and job by job. Everybody may look."""
 
 from __future__ import annotations
 
 from aiohttp import web
 
-from runners.api import UsageRow, UsageSums, UsageView
+from runners.api import HistoryView, UsageRow, UsageSums, UsageView
 from runnersd.past.accounts import Account
 from runnersd.server.call import Call, reply
 from runnersd.store.usage import Owner, Period
@@ -28,6 +28,20 @@ async def usage(call: Call) -> web.StreamResponse:
         "rows": [_row(owner, account) for owner, account in shown],
         "total": _sums(total),
         "left_out": len(ordered) - len(shown),
+    }
+    await call.saved()
+    return reply(view)
+
+
+async def history(call: Call) -> web.StreamResponse:
+    """Jobs that wanted cards since a time, with their attempts; on the first page what became of the cards too."""
+    store, query = call.engine.store, call.query
+    since = float(query["since"] or 0)
+    jobs, follows = await store.history(since, query["after"] or 0, query["limit"])
+    view: HistoryView = {
+        "jobs": jobs,
+        "changes": await store.card_changes(since) if not query["after"] else [],
+        "next": follows,
     }
     await call.saved()
     return reply(view)

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import AttemptView, EventView, JobState, SummaryView
+from runners.api import AttemptView, CardChangeView, EventView, JobState, PastJobView, SummaryView
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.past.accounts import Account
 from runnersd.snapshot import Snapshot
-from runnersd.store import reading, usage
+from runnersd.store import history, reading, usage
 from runnersd.store.batch import Accepted, Batch, Intake, News
 from runnersd.store.feed import EventRecord, Feed, Subscription
 from runnersd.store.intake import build
@@ -382,6 +382,27 @@ class Store:
                 known = found.setdefault(owner, account)
                 if known is not account:
                     known.add(account)
+        return found
+
+    async def history(self, since: float, after: JobId, limit: int) -> tuple[list[PastJobView], JobId | None]:
+        """Jobs that ask for cards and were not over then (Unix seconds), by id; the id to go on after, if any."""
+        found: list[PastJobView] = []
+        at: JobId | None = after
+        while at is not None and len(found) < limit:
+            left = limit - len(found)
+            page, at = await self._journal.read(
+                lambda rows, at=at, left=left: history.jobs(rows, since, at, left)  # type: ignore[misc]
+            )
+            found += page
+        return found, at
+
+    async def card_changes(self, since: float) -> list[CardChangeView]:
+        """When cards came into another state since then (Unix seconds), oldest first."""
+        found: list[CardChangeView] = []
+        at: int | None = 0
+        while at is not None:
+            page, at = await self._journal.read(lambda rows, at=at: history.changes(rows, since, at))  # type: ignore[misc]
+            found += page
         return found
 
     async def environment(self, pipeline: PipelineId) -> Mapping[str, str]:
