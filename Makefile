@@ -123,7 +123,7 @@ bench: $(VENV)/.dev ## a table of speeds, each a ratio to a floor measured in th
 .PHONY: lock
 lock: $(VENV)/.dev ## pin the newest versions that setup.cfg allows
 	$(BIN)/pip-compile --quiet --upgrade --allow-unsafe --strip-extras --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
-		--no-header --no-annotate --extra daemon --extra terminal --extra experiments --extra demo --extra dev \
+		--no-header --no-annotate --extra daemon --extra terminal --extra plot --extra experiments --extra demo --extra dev \
 		--output-file requirements.lock setup.cfg
 
 .PHONY: clean

@@ -62,6 +62,8 @@ def test_values(jobs: Responder) -> None:
     assert words("update 12 time_l") == ["time_limit="]
     assert words("update 12 time_limit=") == []
     assert words("priority 13 ") == []
+    assert words("plot -o ") == [":file"]
+    assert words("plot --m") == ["--machine"]
     assert words("usage --by ") == ["user", "pipeline", "script"]
 
 
@@ -71,6 +73,7 @@ def test_ids_fit_the_command(jobs: Responder) -> None:
     assert words("cancel ") == ["12", "13", "p1"]
     assert words("cancel 12 ") == ["13", "p1"]
     assert words("retry ") == ["140", "p2"]
+    assert words("plot 12 ") == ["140", "p1", "p2"]
     assert words("hold ") == ["13", "p1"]
     assert words("release ") == []
     assert dict(offers(["show", "14"])) == {"140": "job140, failed, ann"}

@@ -62,3 +62,23 @@ def test_usage_refuses_what_it_does_not_know(daemon: Daemon) -> None:
         done = daemon.run("usage", *words)
         assert done.returncode == 2 and b"see `runners-client usage --help`" in done.stderr, done
     assert daemon.run("usage", "--since", "0").returncode == 0
+
+
+def test_the_machine_is_drawn_as_it_was(daemon: Daemon) -> None:
+    view = daemon.client().history()
+    document = {"$ref": "#/components/schemas/HistoryView", "components": {"schemas": schemas()}}
+    jsonschema.validate(view, document)
+    assert [(job["name"], len(job["attempts"])) for job in view["jobs"]] == [("a", 1), ("b", 1), ("c", 2), ("d", 1)]
+    uuids = [gpu["uuid"] for gpu in daemon.client().gpus()]
+    assert sorted(view["jobs"][3]["attempts"][0]["gpus"]) == sorted(uuids)
+    assert {change["uuid"] for change in view["changes"]} == set(uuids)
+    done = daemon.run("plot", "--machine", "--since", "2s")
+    assert done.returncode == 0, done
+    rows = [line for line in done.stdout.decode().splitlines() if line.startswith("card")]
+    assert [row.split()[:2] for row in rows] == [["card", "0"], ["card", "1"]]
+    assert all(row.rstrip().endswith("a") for row in rows), "job d holds both cards now"
+    user = daemon.job(1)["user"]
+    assert f"a {user} " in done.stdout.decode()
+    picture = daemon.folder / "machine.png"
+    assert daemon.run("plot", "--machine", "-o", str(picture)).returncode == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")

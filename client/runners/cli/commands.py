@@ -136,6 +136,24 @@ COMMANDS = (
         examples=["wait p3", "wait 12 13 && ./report.sh"],
     ),
     Command(
+        "plot",
+        "plot:plot",
+        "draw what jobs did with their cards, or who had the machine's",
+        group=_LOOK,
+        positionals=[Positional("ID", "jobs", "any", "jobs (12) and pipelines (p3), to compare: at most 16 jobs")],
+        options=[
+            Option("-o --output", "draw into this file: .png, .svg or .pdf", "FILE", "file"),
+            Option("--terminal", "draw in characters, as without -o"),
+            Option("--attempt", "this attempt of a job, not its last one", "K", "number"),
+            Option("--machine", "the machine's cards: who had which of them, and when"),
+            Option("--since", "with --machine: from then on: how long ago (12h, 7d) or a date", "TIME"),
+        ],
+        description="Utilisation, memory and power of each card over the time since the start, how long the job had\n"
+        "waited, and what its processes used. Files take matplotlib: pip install runnersd[plot].",
+        to="plot",
+        examples=["plot 12", "plot 12 13 -o compared.png", "plot p3 -o p3.svg", "plot --machine --since 7d"],
+    ),
+    Command(
         "usage",
         "usage:usage",
         "who has had the cards, and what came of it",

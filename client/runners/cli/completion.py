@@ -27,6 +27,7 @@ _STATES = {
     "update": (*said.WAITING, "running"),
     "retry": ("failed", "cancelled", "timed_out", "skipped"),
     "wait": (*said.WAITING, *said.LIVE),
+    "plot": (*said.LIVE, "succeeded", "failed", "cancelled", "timed_out"),
 }
 #: Jobs offered at most: nobody reads more.
 _MOST = 200
