@@ -31,6 +31,33 @@ class Barrier:
     on: On = "success"
 
 
+#: Of what somebody can be told: any end of a job, a bad one, cards that do nothing, others on its cards.
+ON = ("end", "failure", "idle", "contaminated")
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Who is told of a job, and of what; None leaves it to what the daemon knows of its user."""
+
+    email: str | None = None
+    webhook: str | None = None
+    on: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what is said, as plain data."""
+        on = None if self.on is None else list(self.on)
+        said = {"email": self.email, "webhook": self.webhook, "on": on}
+        return {name: value for name, value in said.items() if value is not None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | str) -> Notify:
+        """What :meth:`to_json` wrote; or the word that an older daemon kept, which never checked it."""
+        if isinstance(data, str):
+            return cls(email=data) if "@" in data and "/" not in data else cls()
+        on = data.get("on")
+        return cls(data.get("email"), data.get("webhook"), None if on is None else tuple(on))
+
+
 @dataclass(frozen=True, slots=True)
 class JobSpec:
     """One job as it was asked for. Defaults are the contract's; ``None`` means "not asked for"."""
@@ -63,7 +90,7 @@ class JobSpec:
     begin: float | None = None  #: Unix time
     experiment: str | None = None
     preemptible: bool = False
-    notify: str | None = None
+    notify: Notify | None = None
     comet_offline: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +102,8 @@ class JobSpec:
                 out[name] = value
         if self.needs:
             out["needs"] = [{"job": need.job, "on": need.on} for need in self.needs]
+        if self.notify is not None:
+            out["notify"] = self.notify.to_json()
         return out
 
     @classmethod
@@ -86,6 +115,8 @@ class JobSpec:
                 values[name] = tuple(values[name])
         if "needs" in values:
             values["needs"] = tuple(Need(need["job"], need["on"]) for need in values["needs"])
+        if values.get("notify") is not None:
+            values["notify"] = Notify.from_json(values["notify"])
         return cls(**values)
 
     @property

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from runners.errors import InvalidPipeline
 from runners.pipeline.files import load, to_wire
 from runners.pipeline.schema import read_submission
-from runners.spec import Barrier, JobSpec, Need, PipelineSpec
+from runners.spec import Barrier, JobSpec, Need, Notify, PipelineSpec
 
 NOW = 1_000_000.0
 Files = Callable[..., PipelineSpec]
@@ -484,6 +484,9 @@ def test_what_is_sent_is_what_was_read(made: Files) -> None:
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12).filter(
     str.strip
 )
+NOTIFY = st.builds(
+    Notify, email=st.none() | st.just("ann@lab"), webhook=st.none() | st.just("https://chat.lab/x"), on=st.none() | st.just(("failure", "idle")),
+)  # fmt: skip
 JOB = st.builds(
     JobSpec, name=st.just(""), command=TEXT | st.lists(TEXT, min_size=1, max_size=3).map(tuple), run_in=st.sampled_from(["host", "container"]),
     image=st.none() | st.sampled_from(["x", "lab/torch:2.1", "localhost:5000/a/b"]), gpu_memory=st.integers(1, 1 << 50), gpu_shared=st.booleans(), gpu_model=st.none() | TEXT,
@@ -492,7 +495,7 @@ JOB = st.builds(
     retries=st.integers(0, 9), retry_delay=st.floats(0, 1e6), blocking=st.booleans(), allow_failure=st.booleans(), priority=st.integers(-100, 100),
     env=st.none() | st.dictionaries(st.from_regex(r"[A-Z_]+", fullmatch=True), st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
     workdir=st.none() | TEXT, mounts=st.lists(st.just("/a:/b:ro"), max_size=2).map(tuple), begin=st.none() | st.floats(0, 1e10),
-    experiment=st.none() | TEXT, preemptible=st.booleans(), notify=st.none() | TEXT, comet_offline=st.booleans(),
+    experiment=st.none() | TEXT, preemptible=st.booleans(), notify=st.none() | NOTIFY, comet_offline=st.booleans(),
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from runners.errors import InvalidPipeline
 from runners.pipeline.schema import JOB_KEYS, MAX_JOBS, derived_name, fill_names, read_submission
-from runners.spec import Barrier, JobSpec, Need, Submission
+from runners.spec import Barrier, JobSpec, Need, Notify, Submission
 
 NOW = 1_000_000.0
 
@@ -52,7 +52,7 @@ def test_all_there_is() -> None:
         "gpu_memory": "20GiB", "gpu_shared": True, "gpu_model": "*A100*", "gpus": [0, "GPU-1f"], "cpus": 1.5, "memory": 1024,
         "shm_size": "1GB", "num_workers": 0, "time_limit": "12h", "grace": "1m", "retries": 3, "retry_delay": 1, "blocking": True,
         "needs": [], "allow_failure": True, "priority": -100, "env": {"A": "", "B": "b"}, "workdir": "sub", "mounts": ["/a:/b", "/c:/d:ro"], "ports": [8888, "6007:6006"],
-        "begin": "+2h", "experiment": "e.yml", "preemptible": True, "notify": "me", "comet_offline": True,
+        "begin": "+2h", "experiment": "e.yml", "preemptible": True, "notify": "me@lab", "comet_offline": True,
     }  # fmt: skip
     assert set(keys) == set(JOB_KEYS) - {"script", "config"}
     found = submission(
@@ -62,7 +62,7 @@ def test_all_there_is() -> None:
         "sub.train[lr=0.1]", ("python", "train.py", ""), "container", "lab/torch", 2, 20 << 30, True, "*A100*", ("0", "GPU-1f"), 1.5,
         1024, 10**9, 0, 43200.0, 60.0, 3, 1.0, True, (), True, 5, {"A": "", "B": "b"}, "sub", ("/a:/b", "/c:/d:ro"), ("8888:8888", "6007:6006"),
         NOW + 7200,
-        "e.yml", True, "me", True,
+        "e.yml", True, Notify("me@lab"), True,
     )  # fmt: skip
     assert found.pipeline.barriers == (Barrier(0, 0),)
     assert (found.pipeline.name, found.pipeline.num_jobs, found.pipeline.items) == ("a name", 3, ("sub",))
@@ -494,3 +494,58 @@ def test_large_documents_do_not_hold_the_daemon_up(kind: str) -> None:
         if took < 2:
             break
         assert not last, f"took {took} s"
+
+
+# -- who is told ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("ann@lab.example", Notify("ann@lab.example")),
+        ("https://chat.lab/hooks/x?y=1", Notify(webhook="https://chat.lab/hooks/x?y=1")),
+        ({"on": "failure"}, Notify(on=("failure",))),
+        ({"email": "ann@lab", "on": ["contaminated", "end"]}, Notify("ann@lab", on=("end", "contaminated"))),
+        ({"on": []}, Notify(on=())),
+        ({"email": None}, Notify()),
+    ],
+)
+def test_who_is_told_is_an_address_a_hook_or_both(said: Any, means: Notify) -> None:
+    [job] = submission({"command": "x", "notify": said}).pipeline.jobs
+    assert job.notify == means
+    assert JobSpec.from_json(json.loads(json.dumps(job.to_json()))) == job
+
+
+@pytest.mark.parametrize(
+    ("said", "mistake"),
+    [
+        ("me", "jobs[0].notify: expected an e-mail address, an http(s) URL, or a mapping of "),
+        ("ann@lab\nBcc: all@lab", "jobs[0].notify: expected an e-mail address"),
+        ("ftp://chat.lab/s3cret", "jobs[0].notify: expected an e-mail address"),
+        ({"webhook": "https://ann:s3cret@chat.lab/"}, "jobs[0].notify.webhook: expected an http or https URL"),
+        ({"webhook": "http://"}, "jobs[0].notify.webhook: expected an http or https URL"),
+        ({"email": "Ann <ann@lab>"}, "jobs[0].notify.email: expected an e-mail address"),
+        ({"mail": "ann@lab"}, "jobs[0].notify.mail: unknown key 'mail'; did you mean `email`?"),
+        ({"on": ["ends"]}, "jobs[0].notify.on[0]: expected `end`, `failure`, `idle` or `contaminated`; did you mean `end`?"),
+        ({"command": "mail ann"}, "jobs[0].notify.command: a job has no command to tell of its end"),
+    ],
+)  # fmt: skip
+def test_who_cannot_be_told_is_said_without_what_was_written(said: Any, mistake: str) -> None:
+    [found] = mistakes_of({"command": "x", "notify": said})
+    assert found.startswith(mistake)
+    assert "s3cret" not in found
+
+
+def test_who_is_told_merges_with_the_defaults() -> None:
+    defaults = {"notify": {"email": "ann@lab", "on": ["end"]}}
+    jobs = submission(
+        {"command": "x", "notify": {"on": ["failure"]}}, {"command": "y", "notify": "https://chat.lab/"}, {"command": "z"}, defaults=defaults,
+    ).pipeline.jobs  # fmt: skip
+    assert [job.notify for job in jobs] == [
+        Notify("ann@lab", on=("failure",)), Notify(webhook="https://chat.lab/"), Notify("ann@lab", on=("end",)),
+    ]  # fmt: skip
+
+
+def test_what_an_older_daemon_kept_is_read_still() -> None:
+    assert JobSpec.from_json({"name": "x", "command": "x", "notify": "ann@lab"}).notify == Notify("ann@lab")
+    assert JobSpec.from_json({"name": "x", "command": "x", "notify": "me"}).notify == Notify()

@@ -17,6 +17,7 @@ from runners.pipeline import fields
 from runners.pipeline.checking import NAME, WRONG, Check, Enough, Path, shown
 from runners.pipeline.fields import Reader
 from runners.pipeline.image_names import image_name
+from runners.pipeline.notify import notify
 from runners.pipeline.order import check_order
 from runners.spec import Barrier, JobSpec, PipelineSpec, Submission
 
@@ -36,7 +37,6 @@ class Key(NamedTuple):
 
 
 _path = fields.text("a path")
-_word = fields.text()
 
 #: Every key of a job but `matrix` and `pipeline`, which only files have. Defaults are those of `JobSpec`.
 JOB_KEYS: Final[Mapping[str, Key]] = {
@@ -70,13 +70,15 @@ JOB_KEYS: Final[Mapping[str, Key]] = {
     "begin": Key(fields.begin, as_written=True),
     "experiment": Key(_path, as_written=True),
     "preemptible": Key(fields.flag, nullable=False),
-    "notify": Key(_word, as_written=True),
+    "notify": Key(notify, as_written=True),
     "comet_offline": Key(fields.flag, nullable=False),
 }
 #: Keys of a whole file.
 PIPELINE_KEYS: Final = ("name", "num_jobs", "defaults", "jobs")
 #: Keys of an item that takes in another file; they hold for all of its jobs together.
 ITEM_KEYS: Final = ("pipeline", "name", "needs", "blocking", "allow_failure")
+#: Keys of a job whose mappings are merged with those of `defaults`, key by key.
+MERGED_KEYS: Final = ("env", "notify")
 #: A job has exactly one of these.
 WORK_KEYS: Final = ("command", "script", "pipeline")
 _DOCUMENT_KEYS = (*PIPELINE_KEYS, "barriers", "items", "cwd", "env", "umask", "after", "hold", "priority")
@@ -210,7 +212,7 @@ def read_pipeline(document: Mapping[str, Any], check: Check, *, missing: Sequenc
 
 
 def _with_defaults(document: Mapping[str, Any], raw: list[Any], check: Check) -> Iterable[Any]:
-    """The jobs with `defaults` under them, `env` key by key."""
+    """The jobs with `defaults` under them, mappings key by key."""
     defaults = document.get("defaults")
     if defaults is None or defaults == {}:
         return raw
@@ -233,14 +235,16 @@ def _holds(value: object) -> bool:
 
 
 def with_defaults(job: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A job over its defaults; `env` merges key by key.
+    """A job over its defaults; mappings merge key by key.
 
     A job's own work (`command`, or `script`) replaces theirs; so do its own `gpus` their `num_gpus`, and vice versa.
     """
     dropped = overridden(job)
     merged = {**{name: value for name, value in defaults.items() if name not in dropped}, **job}
-    if isinstance(job.get("env"), dict) and isinstance(defaults.get("env"), dict):
-        merged["env"] = {**defaults["env"], **job["env"]}
+    for key in MERGED_KEYS:
+        own, under = job.get(key), defaults.get(key)
+        if isinstance(own, dict) and isinstance(under, dict):
+            merged[key] = {**under, **own}
     return merged
 
 

@@ -76,7 +76,7 @@ def merged(under: Mapping[str, Value], own: Mapping[str, Value]) -> dict[str, Va
     out = {name: value for name, value in under.items() if name not in dropped}
     for name, value in own.items():
         below = out.get(name)
-        if name == "env" and below and isinstance(below.plain, dict) and isinstance(value.plain, dict):
+        if name in schema.MERGED_KEYS and below and isinstance(below.plain, dict) and isinstance(value.plain, dict):
             dynamic = value.dynamic or below.dynamic
             value = Value({**below.plain, **value.plain}, value.place, value.node, dynamic, below)
         elif name == "matrix" and below and isinstance(below.node, Table) and isinstance(value.node, Table):

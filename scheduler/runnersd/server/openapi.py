@@ -60,6 +60,7 @@ _WRITTEN: Mapping[str, Schema] = {
     **dict.fromkeys(("gpu_memory", "memory", "shm_size", "time_limit", "grace", "retry_delay", "begin"), _QUANTITY),
     **dict.fromkeys(("command", "script", "config"), _WORDS),
     "gpus": {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "integer"}, {"type": "null"}]},
+    "notify": {"type": ["string", "object", "null"]},
     "ports": {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "integer"}, {"type": "null"}]},
     "needs": {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "object"}, {"type": "null"}]},
 }
