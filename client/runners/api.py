@@ -76,6 +76,7 @@ class Code(StrEnum):
     SUPERVISOR_LOST = "supervisor_lost"
     MACHINE_RESTARTED = "machine_restarted"
     PREEMPTED = "preempted"
+    IDLE = "idle"  # live too: it runs, and its cards do nothing
 
 
 class ReasonView(TypedDict):
@@ -106,6 +107,7 @@ class JobView(TypedDict):
     finished_at: float | None
     expected_start: float | None
     expected_start_range: NotRequired[list[float | None] | None]  #: from when to when, in four cases of five
+    idle_since: NotRequired[float]  #: its cards have done nothing since then, which is for too long
     caches: NotRequired[list[str]]  #: the words of `RUNNERS_CACHES` in its `env`, while it is not over
 
 

@@ -39,6 +39,7 @@ class Limits:
     root_refused: bool = False  #: the submitter is root, whose containers the configuration does not allow
     accounts: tuple[Account, ...] = ()  #: whose quotas hold for the submitter
     margin: int = 0  #: of a card's memory, which no share may have
+    mail: bool = True  #: whether the daemon sends any
 
 
 def admit(
@@ -112,6 +113,8 @@ def _problems(spec: JobSpec, path: str, inventory: Inventory, limits: Limits) ->
         say("cpus", f"asks for {spec.cpus:g} CPUs, this machine has {limits.cpus:g}")
     if spec.memory is not None and spec.memory > limits.memory:
         say("memory", f"asks for {format_size(spec.memory)}, this machine has {format_size(limits.memory)}")
+    if spec.notify is not None and spec.notify.email is not None and not limits.mail:
+        say("notify", "asks for mail, and this daemon sends none (notify.smtp)")
     for account in limits.accounts:
         most = account.quota.gpus
         if most is not None and spec.num_gpus > most:

@@ -13,19 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from runners.errors import Problem
+from runners.spec import ON
 from runnersd.config_values import (
     Kind,
     absolute_path,
+    address,
     choice,
     command,
     duration,
+    events,
     flag,
     group_name,
+    hook,
     integer,
     listing,
+    mail_template,
     maybe,
+    server,
     size,
+    template,
     text,
+    variable,
 )
 
 GIB = 1 << 30
@@ -38,15 +46,23 @@ KeyPath = tuple[str | int, ...]
 Where = Callable[[KeyPath], int]
 
 
-def key(default: Any, kind: Kind) -> Any:
-    """A setting: what it is when the file does not say, and the kind of value it takes."""
-    return field(default=default, metadata={"kind": kind})
+def key(default: Any, kind: Kind, *, called: str = "", secret: bool = False) -> Any:
+    """A setting: what it is when the file does not say, and the kind of value it takes.
+
+    ``called`` is its name in the file where Python has another use for that; what a ``secret`` one was is never shown.
+    """
+    return field(default=default, metadata={"kind": kind, "called": called, "secret": secret})
 
 
 # ruff: noqa: RUF009  (`section` makes a dataclass field; nothing is shared between instances)
 def section(of: type[Any]) -> Any:
     """A mapping of settings."""
     return field(default_factory=of, metadata={"section": of})
+
+
+def short(of: type[Any], name: str) -> Any:
+    """A mapping of settings, or only the one ``name`` of them, which it must have; none at all by default."""
+    return field(default=None, metadata={"short": of, "name": name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +192,58 @@ class CometConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class NotifyConfig:
-    """Who is told of a job's end."""
+class HookConfig:
+    """A web hook that is told of everybody's jobs. ``on``: of what, where it differs from the rest."""
 
-    webhook: str | None = key(None, maybe(text))
-    smtp: str | None = key(None, maybe(text))
-    command: str | tuple[str, ...] | None = key(None, maybe(command))
+    url: str = key("", hook, secret=True)
+    on: tuple[str, ...] | None = key(None, maybe(events))
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpConfig:
+    """How mails are sent, and to whom where neither a job nor `users` says that."""
+
+    host: str = key("", server, secret=True)
+    port: int | None = key(None, maybe(integer(at_least=1)))
+    sender: str | None = key(None, maybe(address), called="from")
+    to: str | None = key(None, maybe(mail_template))
+    user: str | None = key(None, maybe(text))
+    password_file: str | None = key(None, maybe(absolute_path))
+    password_env: str | None = key(None, maybe(variable))
+    tls: str = key("auto", choice("auto", "starttls", "tls", "none"))
+    on: tuple[str, ...] | None = key(None, maybe(events))
+
+
+@dataclass(frozen=True, slots=True)
+class CommandConfig:
+    """A command of the administrator's that is told of everybody's jobs."""
+
+    run: str | tuple[str, ...] = key("", command)
+    on: tuple[str, ...] | None = key(None, maybe(events))
+
+
+@dataclass(frozen=True, slots=True)
+class UserNotifyConfig:
+    """Where a user is told of all jobs of theirs that say nothing else."""
+
+    email: str | None = key(None, maybe(address))
+    webhook: str | None = key(None, maybe(hook), secret=True)
+    on: tuple[str, ...] | None = key(None, maybe(events))
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyConfig:
+    """Who is told of jobs, of what and in which words."""
+
+    webhook: HookConfig | None = short(HookConfig, "url")
+    smtp: SmtpConfig | None = short(SmtpConfig, "host")
+    command: CommandConfig | None = short(CommandConfig, "run")
+    on: tuple[str, ...] = key(ON, events)
+    users: Mapping[str, UserNotifyConfig] = field(default_factory=dict, metadata={"table": UserNotifyConfig})
+    gather: float = key(10.0, duration(at_least=0.01))
+    tries: int = key(10, integer(at_least=1))
+    subject: str | None = key(None, maybe(template))
+    text: str | None = key(None, maybe(template))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +293,10 @@ def build(data: Any, where: Where, file: str = "") -> tuple[Config, list[Problem
     if both:
         message = f"{', '.join(both)} is in gpus.only too: a card is either used or not"
         problems.append(Problem("gpus.exclude", message, file, where(("gpus", "exclude"))))
+    smtp, path = config.notify.smtp, ("notify", "smtp")
+    if smtp is not None and smtp.user is not None and (smtp.password_file is None) is (smtp.password_env is None):
+        message = "has a user: say where the password is, by either password_file or password_env"
+        problems.append(Problem(".".join(path), message, file, where(path)))
     return config, problems
 
 
@@ -265,24 +331,39 @@ def _section(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], w
     if not isinstance(data, dict):
         problems.append(Problem(_dotted(path), f"found {_shown(data)}: must be a mapping", file, where(path)))
         return of()
-    known = {f.name: f for f in fields(of) if f.metadata}
+    known = {f.metadata.get("called") or f.name: f for f in fields(of) if f.metadata}
     values: dict[str, Any] = {}
     for name, value in data.items():
         here = (*path, name)
         if name not in known:
             problems.append(Problem(_dotted(here), _unknown(name, tuple(known)), file, where(here)))
             continue
-        metadata = known[name].metadata
+        metadata, field_name = known[name].metadata, known[name].name
         if "section" in metadata:
-            values[name] = _section(metadata["section"], value, here, problems, where, file)
+            values[field_name] = _section(metadata["section"], value, here, problems, where, file)
+        elif "short" in metadata:
+            values[field_name] = _short(metadata["short"], metadata["name"], value, here, problems, where, file)
         elif "table" in metadata:
-            values[name] = _table(metadata["table"], value, here, problems, where, file)
+            values[field_name] = _table(metadata["table"], value, here, problems, where, file)
         else:
             try:
-                values[name] = metadata["kind"](value)
+                values[field_name] = metadata["kind"](value)
             except ValueError as error:
-                problems.append(Problem(_dotted(here), f"found {_shown(value)}: {error}", file, where(here)))
+                message = str(error) if metadata["secret"] else f"found {_shown(value)}: {error}"
+                problems.append(Problem(_dotted(here), message, file, where(here)))
     return of(**values)
+
+
+def _short(of: type[Any], name: str, data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> Any:
+    """An instance of the dataclass ``of``, from a mapping that has ``name``, or from that value alone; or None."""
+    if data is None:
+        return None
+    if not isinstance(data, dict):
+        return _section(of, {name: data}, path, problems, lambda _: where(path), file)
+    if data.get(name) is None:
+        problems.append(Problem(_dotted(path), f"must say its {name}", file, where(path)))
+        data = {key: value for key, value in data.items() if key != name}
+    return _section(of, data, path, problems, where, file)
 
 
 def _table(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> dict[str, Any]:

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from string import Template
 from typing import Any
 
+from runners.pipeline.notify import is_address, is_hook
 from runners.pipeline.quantities import parse_duration, parse_size
+from runners.spec import ON
+from runnersd.notices.notice import NAMES
 
 #: Reads one value.
 Kind = Callable[[Any], Any]
@@ -115,3 +119,63 @@ def command(value: Any) -> str | tuple[str, ...]:
             raise ValueError("must name a program")
         return tuple(text(part) for part in value)
     return text(value)
+
+
+def address(value: Any) -> str:
+    """An e-mail address."""
+    if not is_address(value):
+        raise ValueError("must be an e-mail address, such as ann@lab.example")
+    return str(value)
+
+
+def hook(value: Any) -> str:
+    """Where a web hook is: often a secret, so what is wrong with it is not shown."""
+    if not is_hook(value):
+        raise ValueError("must be an http or https URL, without a name or password before its host")
+    return str(value)
+
+
+def server(value: Any) -> str:
+    """A host, perhaps with a port: `mail.lab`, `mail.lab:587`, `[::1]:25`."""
+    found = (
+        re.fullmatch(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/@\[\]]+)(?::([0-9]{1,5}))?", value)
+        if isinstance(value, str)
+        else None
+    )
+    if found is None or not 0 < int(found[1] or 1) < 65536:
+        raise ValueError("must be a host, or host:port")
+    return str(value)
+
+
+def variable(value: Any) -> str:
+    """The name of an environment variable."""
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable")
+    return value
+
+
+def events(value: Any) -> tuple[str, ...]:
+    """Of what somebody is told: a word, or a list of them."""
+    words = [value] if isinstance(value, str) else value
+    if not isinstance(words, list) or any(word not in ON for word in words):
+        raise ValueError(f"must be a list of {', '.join(ON)}")
+    return tuple(word for word in ON if word in words)
+
+
+def template(value: Any) -> str:
+    """Text with `$name` or `${name}` for what a notice can say; `$$` is a dollar sign."""
+    found = Template(text(value))
+    if not found.is_valid():
+        raise ValueError("has a $ that begins no name; write $$ for a dollar sign")
+    unknown = sorted(set(found.get_identifiers()) - set(NAMES))
+    if unknown:
+        raise ValueError(f"has no {', '.join('$' + name for name in unknown)}; allowed are {', '.join(NAMES)}")
+    return found.template
+
+
+def mail_template(value: Any) -> str:
+    """An e-mail address in which `${user}` is the name of a job's user."""
+    found = Template(text(value))
+    if not found.is_valid() or set(found.get_identifiers()) - {"user"} or not is_address(found.substitute(user="ann")):
+        raise ValueError("must be an e-mail address, such as ${user}@lab.example")
+    return found.template

@@ -22,6 +22,7 @@ from runnersd.machine.docker.launcher import DockerLauncher
 from runnersd.machine.host.launcher import HostLauncher
 from runnersd.machine.meter import KernelMeter
 from runnersd.machine.nvml import NvmlObserver
+from runnersd.notices.outbox import Notices
 from runnersd.server import serve
 from runnersd.statedir import StateDirectory
 from runnersd.store import Store
@@ -92,6 +93,9 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             recorder=recorder,
         )
         stack.push_async_callback(engine.close)
+        notices = Notices(store, config, time.time, engine.card_indices)
+        stack.push_async_callback(notices.close)
+        notices.start()
         await engine.start()
         server = await serve(engine, config, sockets=sockets)
         stack.push_async_callback(server.close)
@@ -101,6 +105,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             _reload(engine, load)
             observer.timeout = engine.config.gpus.timeout
             recorder.every = engine.config.telemetry.every
+            notices.configure(engine.config)
             set_up(engine.config.log)
             systemd.notify("READY=1")
 

@@ -8,6 +8,7 @@ from runners.api import Code, JobState
 from runnersd.lines import shape_of
 from runnersd.model import Job, Reason
 from runnersd.planner import Plan, World
+from runnersd.telemetry.idleness import idle_text
 
 #: Seconds past a stopped job's grace after which it is called stuck.
 STUCK_AFTER = 15.0
@@ -30,6 +31,8 @@ def explain(job: Job, world: World, plan: Plan, now: float) -> Reason:
                 f"most likely runs{_on_cards(job)}, which stay held: the container engine does not answer "
                 f"({world.engine.problem})",
             )
+        case JobState.RUNNING if job.idle_since is not None:
+            return Reason(Code.IDLE, f"runs; {idle_text(job, now)}")
         case JobState.RUNNING:
             return Reason(Code.RUNNING, f"runs{_on_cards(job)}")
         case JobState.STOPPING:

@@ -129,6 +129,13 @@ class Revised(Event):
     not_before: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Idled(Event):
+    """Its cards have done nothing since then (Unix seconds), for too long; or, with None, they are busy again."""
+
+    since: float | None
+
+
 TRANSITIONS: dict[tuple[JobState, type[Event]], JobState] = {
     (S.QUEUED, Reserved): S.STARTING,
     (S.QUEUED, Held): S.HELD,
@@ -151,6 +158,7 @@ TRANSITIONS: dict[tuple[JobState, type[Event]], JobState] = {
     (S.RUNNING, Failed): S.FAILED,
     (S.RUNNING, Requeued): S.QUEUED,
     (S.RUNNING, Revised): S.RUNNING,
+    (S.RUNNING, Idled): S.RUNNING,
     (S.STOPPING, Stopping): S.STOPPING,
     (S.STOPPING, Succeeded): S.SUCCEEDED,
     (S.STOPPING, Cancelled): S.CANCELLED,
@@ -189,13 +197,16 @@ def apply(job: Job, event: Event) -> Job:
             kept = job.reason if stays else reason
             return replace(job, state=state, reason=kept, stopping_at=job.stopping_at or at)
         case Ended(reason=reason, exit_code=code, at=at):
-            return replace(job, state=state, gpus=(), reason=reason, exit_code=code, finished_at=at, stopping_at=None)
+            return replace(
+                job, state=state, gpus=(), reason=reason, exit_code=code, finished_at=at, stopping_at=None,
+                idle_since=None,
+            )  # fmt: skip
         case Requeued(reason=reason, exit_code=code, not_before=not_before):
             made_way = reason.code is Code.PREEMPTED
             return replace(
                 job, state=state, gpus=(), reason=None, exit_code=code, started_at=None, finished_at=None,
                 not_before=not_before, failures=job.failures + (not made_way), preempted=job.preempted + made_way,
-                stopping_at=None,
+                stopping_at=None, idle_since=None,
             )  # fmt: skip
         case Held(reason=reason):
             return replace(job, state=state, reason=reason)
@@ -203,6 +214,8 @@ def apply(job: Job, event: Event) -> Job:
             return replace(job, state=state, reason=None)
         case Revised(spec=spec, not_before=not_before):
             return replace(job, state=state, spec=spec, not_before=not_before)
+        case Idled(since=since):
+            return replace(job, state=state, idle_since=since)
     raise TypeError(f"cannot apply {type(event).__name__}: no rule says what it changes")
 
 

@@ -234,6 +234,7 @@ class Job:
     not_before: float | None = None  #: begin time, or the end of a retry's delay
     failures: int = 0  #: attempts that counted against `retries`
     preempted: int = 0  #: attempts that made way for a job of a higher priority
+    idle_since: float | None = None  #: since when its cards have done nothing, once that is for too long
     stopping_at: float | None = None  #: since when it has had to end
 
     @property

@@ -16,7 +16,7 @@ from runnersd.lifecycle import Revised
 from runnersd.model import Job, JobId, Pipeline
 
 #: What a live job may still have changed.
-LIVE_KEYS = frozenset({"time_limit", "name", "priority"})
+LIVE_KEYS = frozenset({"time_limit", "name", "notify", "priority"})
 #: What places a job in its pipeline is fixed when that is queued.
 FIXED_KEYS = frozenset({"needs", "blocking", "matrix", "pipeline", "experiment"})
 

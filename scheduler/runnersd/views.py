@@ -61,6 +61,8 @@ def job_view(job: Job, reason: Reason, expected: Expectation | None = None) -> J
     if expected is not None and job.state in WAITING:
         view["expected_start"] = expected.likely
         view["expected_start_range"] = range_view(expected)
+    if job.idle_since is not None:
+        view["idle_since"] = job.idle_since
     caches = (job.spec.env or {}).get(CACHES)
     if caches and job.state not in SETTLED:
         view["caches"] = caches.replace(",", " ").split()
@@ -74,10 +76,11 @@ def detail_view(
     events: list[EventView],
     private: bool,
 ) -> JobDetailView:
-    """Everything known of a job. Without ``private`` its environment is left out."""
+    """Everything known of a job. Without ``private`` its environment and who is told of it are left out."""
     spec = job.spec.to_json()
     if not private:
         spec.pop("env", None)
+        spec.pop("notify", None)
     detail: JobDetailView = {
         "id": view["id"],
         "name": view["name"],
@@ -104,6 +107,8 @@ def detail_view(
         "pipeline_name": job.pipeline.name,
         "cwd": job.spec.workdir or job.pipeline.cwd,
     }
+    if "idle_since" in view:
+        detail["idle_since"] = view["idle_since"]
     if "caches" in view:
         detail["caches"] = view["caches"]
     return detail

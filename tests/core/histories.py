@@ -86,6 +86,8 @@ def happen(job: Job, kind: type[lifecycle.Event], now: float, number: int) -> li
             num_gpus=number % 2 if waiting else job.spec.num_gpus,
         )
         return lifecycle.Revised(job.id, attempt, changed, now + number % 9 if number % 3 == 0 and waiting else None)
+    if kind is lifecycle.Idled:
+        return lifecycle.Idled(job.id, attempt, now - number if number % 2 else None)
     assert issubclass(kind, lifecycle.Ended)
     code = 0 if kind is lifecycle.Succeeded else None if kind is lifecycle.Skipped else number
     return kind(job.id, attempt, Reason(Code.OK, kind.__name__), code, now)

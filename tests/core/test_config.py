@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import runners.paths
 from runners.errors import InvalidConfig
-from runnersd.config import Config, Quota, SocketConfig, build, needs_restart, reloaded
+from runners.pipeline import reader
+from runners.pipeline.values import plain
+from runnersd.config import (
+    CommandConfig,
+    Config,
+    HookConfig,
+    Quota,
+    SmtpConfig,
+    SocketConfig,
+    UserNotifyConfig,
+    build,
+    needs_restart,
+    reloaded,
+)
 from runnersd.config_load import load
 
 SHIPPED = Path(__file__).parents[2] / "configs" / "runnersd.yml"
@@ -46,7 +58,7 @@ def keys_of(of: Any, prefix: str = "") -> set[str]:
     found = set()
     for field in fields(of):
         value = getattr(of, field.name)
-        if is_dataclass(value):
+        if is_dataclass(value) and "short" not in field.metadata:
             found |= keys_of(value, f"{prefix}{field.name}.")
         elif field.metadata:
             found.add(prefix + field.name)
@@ -60,9 +72,16 @@ def keys_in(data: dict[str, Any], prefix: str = "") -> set[str]:
     return found
 
 
+def shipped() -> Any:
+    """What the shipped file says, read as the daemon reads it: for YAML 1.1 a key `on` would be `true`."""
+    root = reader.read(SHIPPED.read_bytes(), str(SHIPPED), {}, lambda problem: pytest.fail(str(problem)))
+    assert root is not None
+    return plain(root)
+
+
 def test_the_shipped_file_says_every_default_and_names_every_key() -> None:
     assert settings(load(config=str(SHIPPED), environ={})) == Config()
-    assert keys_in(yaml.safe_load(SHIPPED.read_text())) == keys_of(Config())
+    assert keys_in(shipped()) == keys_of(Config())
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but words\n\n", "---\n# the same\n", "gpus:\n", "jobs: {}\n"])
@@ -81,11 +100,52 @@ scheduling: {quotas: {default: {gpus: 4}, users: {ada: {running: 2}, 1000: {queu
     assert config.gpus.only == ("0", "GPU-abc")
     assert (config.gpus.poll, config.gpus.margin) == (0.5, 1 << 30)
     assert (config.jobs.time_limit, config.jobs.max_time_limit, config.jobs.log_max) == (5400.0, 172800.0, 10 << 20)
-    assert config.notify.command == ("notify-send", "done")
+    assert config.notify.command == CommandConfig(("notify-send", "done"))
     quotas = config.scheduling.quotas
     assert quotas.default == Quota(gpus=4)
     assert quotas.users == {"ada": Quota(running=2), "1000": Quota(queued=5)}
     assert quotas.groups == {"students": Quota()}
+
+
+def test_who_is_told_is_said_in_a_word_or_in_full(tmp_path: Path) -> None:
+    text = """
+notify:
+  webhook: https://chat.lab/hooks/x
+  smtp: {host: "mail.lab:587", from: gpu@lab, to: "${user}@lab", user: gpu, password_file: /etc/runners/mail, on: failure}
+  command: echo done
+  users: {ann: {email: ann@lab, webhook: https://ann.lab/, on: [idle, end]}}
+  subject: "$host: $subject"
+"""
+    notify = load(config=write(tmp_path, text), environ={}).notify
+    assert notify.webhook == HookConfig("https://chat.lab/hooks/x")
+    assert notify.smtp == SmtpConfig(
+        "mail.lab:587", None, "gpu@lab", "${user}@lab", "gpu", "/etc/runners/mail", on=("failure",)
+    )
+    assert notify.command == CommandConfig("echo done")
+    assert notify.users == {"ann": UserNotifyConfig("ann@lab", "https://ann.lab/", ("end", "idle"))}
+    assert notify.subject == "$host: $subject" and notify.gather == 10.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("webhook: https://u:s3cret@chat.lab/", "1: notify.webhook.url: must be an http or https URL, without"),
+        ("webhook: {on: end}", "1: notify.webhook: must say its url"),
+        ("webhook: {url: https://chat.lab/s3cret, on: ends}", "1: notify.webhook.on: found 'ends': must be a list of end,"),
+        ("smtp: 'smtp://u:s3cret@mail.lab'", "1: notify.smtp.host: must be a host, or host:port"),
+        ("smtp: {host: mail.lab, user: gpu}", "1: notify.smtp: has a user: say where the password is"),
+        ("smtp: {host: mail.lab, password: s3cret}", "1: notify.smtp.password: unknown key; did you mean 'password_"),
+        ("smtp: {host: mail.lab, to: '${usr}@lab'}", "1: notify.smtp.to: found '${usr}@lab': must be an e-mail address"),
+        ("users: {ann: {webhook: 'ftp://s3cret'}}", "1: notify.users.ann.webhook: must be an http or https URL"),
+        ("subject: '$job $nme'", "1: notify.subject: found '$job $nme': has no $nme; allowed are event, subject, job,"),
+        ("text: 'cost: 5$'", "1: notify.text: found 'cost: 5$': has a $ that begins no name; write $$"),
+        ("gather: 0s", "1: notify.gather: found '0s': must be at least"),
+    ],
+)  # fmt: skip
+def test_a_wrong_notice_is_told_of_without_secrets(tmp_path: Path, text: str, said: str) -> None:
+    [problem] = problems_of(tmp_path, f"notify: {{{text}}}")
+    assert problem.startswith(said)
+    assert "s3cret" not in problem
 
 
 def test_all_problems_are_told_at_once_with_line_path_and_what_is_allowed(tmp_path: Path) -> None:
@@ -138,7 +198,7 @@ json_like = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from(sorted(keys_in(yaml.safe_load(SHIPPED.read_text()))))
+names = st.sampled_from(sorted(keys_in(shipped())))
 
 
 @given(st.dictionaries(names, json_like, max_size=6), json_like)

@@ -32,6 +32,7 @@ TOLD: dict[type[Event], dict[str, Any]] = {
     lifecycle.Held: {"reason": Reason(Code.HELD, "held by ann")},
     lifecycle.Released: {},
     lifecycle.Revised: {"spec": spec("other", priority=3), "not_before": 99.0},
+    lifecycle.Idled: {"since": 77.0},
 }
 
 
@@ -225,10 +226,14 @@ def drawn() -> str:
     """The table as a Mermaid diagram."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for (before, kind), after in TRANSITIONS.items():
-        if kind is not lifecycle.Revised:
+        if kind not in (lifecycle.Revised, lifecycle.Idled):
             arrows.setdefault((before.value, after.value), []).append(kind.__name__)
     lines = ["%% Drawn from lifecycle.TRANSITIONS by tests/core/test_lifecycle.py, which also compares them."]
-    lines += ["%% Revised changes what was asked for, never the state.", "stateDiagram-v2", "    [*] --> queued"]
+    lines += [
+        "%% Revised and Idled say something of a job, and never change its state.",
+        "stateDiagram-v2",
+        "    [*] --> queued",
+    ]
     lines += ["    [*] --> held"]
     lines += [f"    {before} --> {after}: {', '.join(kinds)}" for (before, after), kinds in arrows.items()]
     lines += [f"    {state.value} --> [*]" for state in JobState if state in SETTLED]

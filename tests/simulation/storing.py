@@ -12,7 +12,8 @@ from core.builders import ANN, spec
 from runners.api import WAITING, Code
 from runners.spec import JobSpec, PipelineSpec, Submission
 from runnersd import lifecycle
-from runnersd.model import Job, Reason, Submitter
+from runnersd.model import Intrusion, Job, Reason, Submitter
+from runnersd.notices.notice import Notice, Receiver
 from runnersd.store import Store
 from runnersd.store.memory import Memory
 from runnersd.store.reading import load
@@ -41,6 +42,25 @@ def run(work: Callable[[], Awaitable[T]], seconds: float = 60.0) -> T:
             return await work()
 
     return asyncio.run(timed())
+
+
+class Asking:
+    """Ann, who wants a mail of events of one type."""
+
+    def __init__(self, type: str) -> None:
+        self.type = type
+        self.on_disk: list[Notice] = []
+        self.restorations = 0
+
+    def notices(self, type: str, job: Job, before: Job, event: int, at: float, by: Intrusion | None) -> list[Notice]:
+        receiver = Receiver("mail", "ann@lab")
+        return [Notice(event, at, "end", 1000, receiver, {"job": job.id})] if type == self.type else []
+
+    def committed(self, notices: Sequence[Notice]) -> None:
+        self.on_disk += notices
+
+    def restored(self) -> None:
+        self.restorations += 1
 
 
 async def opened(path: Path, **more: Any) -> Store:

@@ -25,6 +25,7 @@ from simulation.storing import (
     BOB,
     ENVIRONMENT,
     OK,
+    Asking,
     check,
     image,
     opened,
@@ -82,6 +83,15 @@ STORIES: dict[str, list[lifecycle.Event]] = {
         lifecycle.Stopping(1, 1, Reason(Code.TIME_LIMIT, "over its time limit"), 12.0),
         lifecycle.Stopping(1, 1, WHY, 13.0),
         lifecycle.TimedOut(1, 1, Reason(Code.TIME_LIMIT, "over its time limit"), 143, 14.0),
+    ],
+    "idle, busy, idle, stopped for that": [
+        lifecycle.Reserved(1, 1, ("GPU-0",)),
+        lifecycle.Started(1, 1, 10.0),
+        lifecycle.Idled(1, 1, 12.5),
+        lifecycle.Idled(1, 1, None),
+        lifecycle.Idled(1, 1, 14.5),
+        lifecycle.Stopping(1, 1, Reason(Code.IDLE, "its card did nothing for 3s"), 17.5),
+        lifecycle.Cancelled(1, 1, Reason(Code.IDLE, "its card did nothing for 3s"), 143, 18.0),
     ],
     "hold, change, cancel": [
         lifecycle.Held(1, 0, Reason(Code.HELD, "held by ann")),
@@ -708,6 +718,55 @@ def test_the_last_ends_are_at_hand_newest_first(tmp_path: Path) -> None:
         await store.close()
         store = await opened(tmp_path)
         assert [job.id for job in store.recent] == list(range(1, 11))
+        await store.close()
+
+    run(work)
+
+
+# -- what is to be told ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_to_be_told_is_kept_with_its_event_until_it_is_told(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = await opened(tmp_path)
+        store.outbox = asking = Asking("job.succeeded")
+        first, second = await queue(store, spec("a"), spec("b"))
+        start(store, first)
+        succeed(store, first)
+        assert asking.on_disk == []  # nothing is told that could still be taken back
+        await store.committed()
+        [notice] = asking.on_disk
+        assert notice.facts == {"job": first} and notice.event == store.last_event
+        await store.close()
+
+        store = await opened(tmp_path)
+        assert list(store.undelivered) == [notice]
+        store.outbox = Asking("job.succeeded")
+        start(store, second)
+        succeed(store, second)
+        store.told(store.undelivered)
+        await store.committed()
+        await store.close()
+
+        store = await opened(tmp_path)
+        assert [one.facts for one in store.undelivered] == [{"job": second}]
+        await store.close()
+
+    run(work)
+
+
+def test_idle_and_busy_are_events_of_their_own(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = await opened(tmp_path)
+        [id] = await queue(store, spec("a", num_gpus=1))
+        start(store, id, "GPU-0")
+        store.record(lifecycle.Idled(id, 1, 250.0), 310.0)
+        store.record(lifecycle.Idled(id, 1, None), 320.0)
+        types = [event["type"] for event in await store.events_of(id)]
+        assert types[-3:] == ["job.running", "job.idle", "job.busy"]
+        idle, busy = (await store.events_after(0, 100))[-2:]
+        assert idle.data["idle_since"] == 250.0 and "idle_since" not in busy.data
+        assert idle.data["state"] == "running"
         await store.close()
 
     run(work)

@@ -21,7 +21,7 @@ from runners.errors import RunnersError, Unavailable
 from runnersd import lifecycle
 from runnersd.model import Drain, Reason
 from runnersd.store import Store, journal, opening
-from simulation.storing import OK, check, image, opened, queue, run, select, start, submission, succeed
+from simulation.storing import OK, Asking, check, image, opened, queue, run, select, start, submission, succeed
 
 
 @pytest.fixture(autouse=True)
@@ -200,6 +200,7 @@ def test_a_full_database_refuses_and_recovers_when_there_is_room(tmp_path: Path)
         store = await opened(tmp_path)
         promised: dict[str, Any] = {}
         await story(store, promised)
+        store.outbox = asking = Asking("job.queued")
         await limit(store, 3)
         with pytest.raises(Unavailable, match="free some disk space"):
             await queue(store, *[spec(f"j{n}") for n in range(2000)])
@@ -211,6 +212,7 @@ def test_a_full_database_refuses_and_recovers_when_there_is_room(tmp_path: Path)
         await recovered(store)
         await check(store)
         await keeps(store, promised)
+        assert (asking.on_disk, asking.restorations) == ([], 1)
         assert len(await queue(store, *[spec(f"j{n}") for n in range(2000)])) == 2000
         await check(store)
         await store.close()

@@ -14,6 +14,7 @@ import pytest
 from core.builders import spec
 from runners.errors import InvalidConfig
 from runnersd.model import Drain
+from runnersd.notices.notice import Receiver
 from runnersd.past.experience import Sample
 from runnersd.past.kinds import kind_of
 from runnersd.store import Store, opening, place, schema
@@ -69,6 +70,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert dict(await store.environment(2)) == {"PATH": "/usr/bin", "SECRET": "hush"}
         assert store.database == "0123456789ab" and store.interrupted == {(3, 1)}
         await knows_what_was_measured(store, version)
+        knows_who_is_to_be_told(store, version)
         # It goes on working: ids count on, the key is still known.
         assert await queue(store, key="key-1") == [1, 2]
         assert await queue(store) == [max(states) + 1]
@@ -100,6 +102,14 @@ def knows_bob(store: Store, version: int) -> None:
     assert store.snapshot.jobs[9].preempted == 1
     card_seconds, at = store.snapshot.usage.charges[BOB.uid]
     assert card_seconds == pytest.approx(3.25 + 53.75, rel=1e-3) and at == 401.0
+
+
+def knows_who_is_to_be_told(store: Store, version: int) -> None:
+    """From version 3 on ann is to be told that her job's cards do nothing."""
+    assert store.snapshot.jobs[3].idle_since == (402.0 if version >= 3 else None)
+    assert [(one.receiver, one.facts) for one in store.undelivered] == (
+        [(Receiver("mail", "ann@lab"), {"job": 3})] if version >= 3 else []
+    )
 
 
 async def knows_what_was_measured(store: Store, version: int) -> None:

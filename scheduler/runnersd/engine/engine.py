@@ -34,7 +34,7 @@ from runnersd.explain import explain
 from runnersd.forecast import Forecast, Foreseen
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Meter, Row
-from runnersd.model import Drain, Job, JobId, Pipeline, Reason, RunName, Submitter
+from runnersd.model import Drain, GpuId, Job, JobId, Pipeline, Reason, RunName, Submitter
 from runnersd.quotas import Account, member
 from runnersd.revision import again, of_the_job, revise
 from runnersd.store import Store
@@ -163,6 +163,10 @@ class Engine:
         """The cards' status objects, in PCI order."""
         world = self._loop.world()
         return [gpu_view(gpu, world) for gpu in world.inventory.gpus]
+
+    def card_indices(self) -> dict[GpuId, int]:
+        """The cards' numbers, by UUID."""
+        return {gpu.uuid: gpu.index for gpu in self._loop.sight.inventory.gpus}
 
     def directories(self) -> dict[str, str]:
         """`DATA_DIRECTORY` and its sisters, where the configuration sets them."""
@@ -431,6 +435,7 @@ class Engine:
             root_refused=submitter.uid == 0 and not containers.allow_root,
             accounts=self._loop.quotas.accounts(submitter),
             margin=self.config.gpus.margin,
+            mail=self.config.notify.smtp is not None,
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.idle import IdleCards
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.measuring import Measuring
@@ -57,6 +58,7 @@ class Loop:
         measuring: Measuring,
     ) -> None:
         self._leftovers, self._intruders, self._measuring = leftovers, intruders, measuring
+        self._idle = IdleCards(store)
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -107,6 +109,7 @@ class Loop:
             interrupted=self.store.interrupted,
             leftovers=self._leftovers.found,
             bookings=self.store.bookings(self.clock()),
+            stop_idle=self.config.telemetry.idle_action == "stop",
         )
 
     def recover(self) -> None:
@@ -180,6 +183,7 @@ class Loop:
         self._measure()
         changed = await self._leftovers.look(self.world()) or changed
         self._intruders.see(self.world(), self.clock())
+        changed = self._idle.see(self.sight.inventory, self.config.telemetry.idle_after, self.clock()) or changed
         if changed:
             self.wake()
 

@@ -1,4 +1,4 @@
-"""What must end: jobs over their time limit, and jobs whose card is lost."""
+"""What must end: jobs over their time limit, jobs whose card is lost, and, if so wanted, jobs that use no card."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from runners.api import Code, JobState
 from runnersd.model import Job, Reason
 from runnersd.planner.decisions import Stop
 from runnersd.planner.world import World
+from runnersd.telemetry.idleness import idle_text
 
 
 def time_limit_of(job: Job) -> float | None:
@@ -31,6 +32,8 @@ def stops(world: World, now: float) -> Iterator[Stop]:
             yield Stop(job, Reason(Code.GPU_LOST, f"the driver lost card {', '.join(lost)}"))
         elif limit is not None and now >= limit:
             yield Stop(job, Reason(Code.TIME_LIMIT, f"over its time limit of {job.spec.time_limit:g} s"))
+        elif world.stop_idle and job.idle_since is not None:
+            yield Stop(job, Reason(Code.IDLE, f"{idle_text(job, now)}, for which jobs are stopped here"))
 
 
 def deadlines(world: World, now: float) -> Iterator[float]:

@@ -49,6 +49,7 @@ class World:
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
     leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was
     bookings: tuple[Booking, ...] = ()  #: made in advance, by when they begin
+    stop_idle: bool = False  #: whether jobs whose cards do nothing are stopped
 
     @property
     def measures(self) -> Measures:

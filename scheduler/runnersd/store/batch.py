@@ -15,11 +15,12 @@ from typing import Any
 from runners.api import JobState, SummaryView
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
+from runnersd.notices.notice import Notice
 from runnersd.past.experience import Experience, Sample
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
 from runnersd.snapshot import Learned
-from runnersd.store import intrusions, summaries
+from runnersd.store import intrusions, notices, summaries
 from runnersd.store.rows import (
     booking_row,
     drain_text,
@@ -97,6 +98,8 @@ class Batch:
     charges: dict[int, Charge] = field(default_factory=dict)
     intrusions: dict[tuple[JobId, int, GpuId, int, float], Intrusion] = field(default_factory=dict)
     summaries: dict[tuple[JobId, int], SummaryView] = field(default_factory=dict)  #: by job and attempt
+    notices: list[Notice] = field(default_factory=list)
+    told: list[Notice] = field(default_factory=list)  #: of earlier batches; they are kept no longer
     released: set[JobId] = field(default_factory=set)
     reserved: set[JobId] = field(default_factory=set)
     ended: dict[PipelineId, float] = field(default_factory=dict)
@@ -146,6 +149,8 @@ class Batch:
         self._write_experience(connection)
         intrusions.write(connection, self.intrusions.values())
         summaries.write(connection, self.summaries)
+        notices.write(connection, self.notices)
+        notices.delete(connection, self.told)
         ended = [(id, at) for id, at in self.ended.items()]
         _many(
             connection,
@@ -211,7 +216,7 @@ class Batch:
         moved = [
             (
                 job.id, job.state.value, job.attempt, job.failures, job.exit_code, reason_text(job.reason),
-                job.started_at, job.finished_at, job.not_before, job.stopping_at, job.preempted,
+                job.started_at, job.finished_at, job.not_before, job.stopping_at, job.preempted, job.idle_since,
             )
             for job in self.jobs.values()
         ]  # fmt: skip
@@ -219,7 +224,8 @@ class Batch:
             connection,
             "UPDATE job SET state = new.column2, attempt = new.column3, failures = new.column4, "
             "exit_code = new.column5, reason = new.column6, started_at = new.column7, finished_at = new.column8, "
-            "not_before = new.column9, stopping_at = new.column10, preempted = new.column11 "
+            "not_before = new.column9, stopping_at = new.column10, preempted = new.column11, "
+            "idle_since = new.column12 "
             "FROM (VALUES {}) AS new WHERE job.id = new.column1",
             moved,
             exact=True,

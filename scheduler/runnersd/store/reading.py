@@ -11,10 +11,11 @@ from typing import Any
 
 from runners.api import SETTLED, AttemptView, EventView, JobState, SummaryView
 from runnersd.model import Booking, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId
+from runnersd.notices.notice import Notice
 from runnersd.past.experience import Samples
 from runnersd.past.kinds import Kind
 from runnersd.past.usage import Charge
-from runnersd.store import intrusions, summaries
+from runnersd.store import intrusions, notices, summaries
 from runnersd.store.feed import EventRecord
 from runnersd.store.rows import (
     BOOKING_COLUMNS,
@@ -62,6 +63,7 @@ class Loaded:
     paused: str | None
     intrusions: list[Intrusion]  #: of live attempts
     summaries: dict[tuple[JobId, int], SummaryView]  #: of live attempts
+    notices: list[Notice]  #: that are not told yet
     experience: list[tuple[int, Kind, Samples]]  #: by uid and kind, the least lately changed first
     charges: dict[int, Charge]  #: by uid
     bookings: list[Booking]
@@ -129,6 +131,7 @@ def load(connection: sqlite3.Connection) -> Loaded:
         paused=meta.get("paused"),
         intrusions=intrusions.of_live_attempts(connection),
         summaries=summaries.of_live_attempts(connection),
+        notices=notices.waiting(connection),
         experience=[
             (uid, json.loads(kind), samples_of(samples, count))
             for uid, kind, samples, count in connection.execute(

@@ -16,7 +16,7 @@ from runnersd.store.shared import Shared
 #: What `job_of` takes, in its order: of `job`, then the cards of a live attempt.
 JOB_COLUMNS = (
     "job.id, job.position, job.state, job.attempt, job.failures, job.exit_code, job.reason, job.started_at, "
-    "job.finished_at, job.not_before, job.stopping_at, job.preempted, job.spec, attempt.gpus"
+    "job.finished_at, job.not_before, job.stopping_at, job.preempted, job.idle_since, job.spec, attempt.gpus"
 )
 #: Joins a live job to the attempt that has its cards.
 JOB_TABLES = (
@@ -92,7 +92,7 @@ def job_of(row: tuple[Any, ...], pipeline: Pipeline, shared: Shared) -> Job:
     """The job of a row of `JOB_COLUMNS`."""
     (
         id, position, state, attempt, failures, exit_code, reason, started, finished, not_before, stopping, preempted,
-        spec, gpus,
+        idle_since, spec, gpus,
     ) = row  # fmt: skip
     return Job(
         id=id,
@@ -111,6 +111,7 @@ def job_of(row: tuple[Any, ...], pipeline: Pipeline, shared: Shared) -> Job:
         failures=failures,
         stopping_at=stopping,
         preempted=preempted,
+        idle_since=idle_since,
     )
 
 
@@ -222,7 +223,7 @@ def event_data(job: Job) -> str:
     kept["reason"] = (reason.code.value, reason.text)
     if job.gpus:
         kept["gpus"] = job.gpus
-    for name in ("exit_code", "started_at", "finished_at"):
+    for name in ("exit_code", "started_at", "finished_at", "idle_since"):
         value = getattr(job, name)
         if value is not None:
             kept[name] = value
@@ -246,5 +247,6 @@ def job_then(job: Job, data: str | None) -> tuple[Job, Reason]:
         submitted_at=job.submitted_at,
         started_at=kept.get("started_at"),
         finished_at=kept.get("finished_at"),
+        idle_since=kept.get("idle_since"),
     )
     return then, Reason(Code(reason[0]), reason[1]) if reason else reason_then(then)

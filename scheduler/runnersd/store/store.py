@@ -19,6 +19,7 @@ from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
+from runnersd.notices.notice import Notice
 from runnersd.past.accounts import Account
 from runnersd.snapshot import Snapshot
 from runnersd.store import history, reading, usage
@@ -27,6 +28,7 @@ from runnersd.store.feed import EventRecord, Feed, Subscription
 from runnersd.store.intake import build
 from runnersd.store.journal import Journal
 from runnersd.store.memory import Memory
+from runnersd.store.notices import Outbox
 from runnersd.store.opening import Identity, open_database
 from runnersd.store.reading import Loaded, Search
 from runnersd.store.retention import prune
@@ -49,6 +51,8 @@ class Store:
         self.database = identity.database  #: the state directory's own id: 12 hex digits
         self.interrupted = identity.interrupted  #: attempts (job, number) that were live when the machine restarted
         self.last_event = loaded.last_event  #: the latest event on disk
+        self.outbox: Outbox | None = None  #: says what is to be told of events; None: nothing is
+        self.undelivered: Sequence[Notice] = loaded.notices  #: what an earlier daemon had not told
         self._clock = clock
         self._memory = Memory()
         self._memory.install(loaded)
@@ -173,7 +177,7 @@ class Store:
         learned = self.snapshot.learn(before, event, at)
         if learned is not None:
             batch.learn(learned, self.snapshot.experience, at)
-        batch.news.append(News(self._next_event(), at, f"job.{job.state.value}", job))
+        self._tell(batch, _type(job, event), job, before, at)
         if job.settled:
             if job.pipeline.id not in self.snapshot.progress:
                 batch.ended[job.pipeline.id] = at
@@ -200,7 +204,15 @@ class Store:
         batch.intrusions[intrusion.job, intrusion.attempt, intrusion.gpu, intrusion.pid, intrusion.since] = intrusion
         job = self.snapshot.jobs.get(intrusion.job)
         if news and job is not None:
-            batch.news.append(News(self._next_event(), at, "job.contaminated", job))
+            self._tell(batch, "job.contaminated", job, job, at, intrusion)
+
+    def told(self, notices: Sequence[Notice]) -> None:
+        """Keep these notices no longer: they are told, or given up.
+
+        Raises:
+            Unavailable: nothing can be promised now.
+        """
+        self._journal.batch().told += notices
 
     def summarize(self, id: JobId, attempt: int, summary: SummaryView) -> None:
         """Keep what the attempt did up to now, over what was kept of it before.
@@ -486,6 +498,15 @@ class Store:
             self.last_event = news[-1].id
         if self._feed and news:
             self._feed.tell([_record(one) for one in news])
+        if self.outbox is not None and batch.notices:
+            self.outbox.committed(batch.notices)
+
+    def _tell(self, batch: Batch, type: str, job: Job, before: Job, at: float, by: Intrusion | None = None) -> None:
+        """Put what happened to a job into the history, with what is to be told of it."""
+        id = self._next_event()
+        batch.news.append(News(id, at, type, job))
+        if self.outbox is not None:
+            batch.notices += self.outbox.notices(type, job, before, id, at, by)
 
     def _take_in(self, intake: Intake) -> None:
         if intake.error is not None:
@@ -508,6 +529,8 @@ class Store:
         self._jobs = max(self._jobs, loaded.last_job)
         self._events = max(self._events, loaded.last_event)
         self._bookings = max(self._bookings, loaded.last_booking)
+        if self.outbox is not None:
+            self.outbox.restored()
 
     def _next_event(self) -> int:
         self._events += 1
@@ -525,6 +548,12 @@ class Store:
             for other in self.snapshot.holders.get(gpu, {}).values():
                 if not (job.spec.gpu_shared and other.spec.gpu_shared):
                     raise IllegalTransition(f"cannot reserve {gpu} for job {job.id}: job {other.id} holds it")
+
+
+def _type(job: Job, event: lifecycle.Event) -> str:
+    if isinstance(event, lifecycle.Idled):
+        return "job.busy" if event.since is None else "job.idle"
+    return f"job.{job.state.value}"
 
 
 def _record(news: News) -> EventRecord:

@@ -81,7 +81,8 @@ INSERT INTO "event" VALUES(29,347.0,'job.starting',9,1001,'{"state":"starting","
 INSERT INTO "event" VALUES(30,347.5,'job.running',9,1001,'{"state":"running","attempt":1,"reason":["running","runs"],"gpus":["GPU-3"],"started_at":347.25}');
 INSERT INTO "event" VALUES(31,400.0,'job.stopping',9,1001,'{"state":"stopping","attempt":1,"reason":["preempted","made way for job 3 (ann)"],"gpus":["GPU-3"],"started_at":347.25}');
 INSERT INTO "event" VALUES(32,401.0,'job.queued',9,1001,'{"state":"queued","attempt":1,"reason":["starting_soon","in the queue"],"exit_code":143}');
-INSERT INTO "event" VALUES(33,1.70000000012345600132e+09,'gpu.drained',NULL,NULL,'{"uuid":"GPU-7"}');
+INSERT INTO "event" VALUES(33,462.0,'job.idle',3,1000,'{"state":"running","attempt":1,"reason":["running","runs"],"gpus":["GPU-0","GPU-1"],"started_at":200.25,"idle_since":402.0}');
+INSERT INTO "event" VALUES(34,1.70000000012345600132e+09,'gpu.drained',NULL,NULL,'{"uuid":"GPU-7"}');
 CREATE TABLE experience (
   uid INTEGER NOT NULL,
   kind TEXT NOT NULL,               -- JSON
@@ -128,19 +129,19 @@ CREATE TABLE job (
   finished_at REAL,
   not_before REAL,
   stopping_at REAL,
-  spec TEXT NOT NULL, preempted INTEGER NOT NULL DEFAULT 0,               -- JSON: the keys that differ from the defaults
+  spec TEXT NOT NULL, preempted INTEGER NOT NULL DEFAULT 0, idle_since REAL,               -- JSON: the keys that differ from the defaults
   UNIQUE (pipeline, position),
   CHECK ((finished_at IS NOT NULL) = (state IN ('succeeded', 'failed', 'cancelled', 'timed_out', 'skipped')))
 );
-INSERT INTO "job" VALUES(1,1,0,'prepare',NULL,'succeeded',1,0,0,'["ok","ended well"]',200.25,300.0,NULL,NULL,'{"name":"prepare","command":"true","num_gpus":1}',0);
-INSERT INTO "job" VALUES(2,1,1,'check',NULL,'failed',1,0,139,'["signal","killed by SIGSEGV (11)"]',200.25,310.5,NULL,NULL,'{"name":"check","command":["python","-m","check"],"allow_failure":true}',0);
-INSERT INTO "job" VALUES(3,2,0,'train[lr=0.1]',NULL,'running',1,0,NULL,NULL,200.25,NULL,NULL,NULL,'{"name":"train[lr=0.1]","command":"true","num_gpus":2,"gpu_model":"*H100*","env":{"A":"1"}}',0);
-INSERT INTO "job" VALUES(4,2,1,'train[lr=0.2]',NULL,'failed',2,1,4,'["exit_code","exited with code 4"]',330.25,340.0,NULL,NULL,'{"name":"train[lr=0.2]","command":"true","num_gpus":1,"retries":1}',0);
-INSERT INTO "job" VALUES(5,2,2,'held',NULL,'held',0,0,NULL,'["held","held by ann"]',NULL,NULL,NULL,NULL,'{"name":"held","command":"true"}',0);
-INSERT INTO "job" VALUES(6,2,3,'report',NULL,'queued',0,0,NULL,NULL,NULL,NULL,NULL,NULL,'{"name":"report","command":"true","needs":[{"job":"train","on":"success"}]}',0);
-INSERT INTO "job" VALUES(7,2,4,'renamed','{"name":"last","command":"true","blocking":true,"needs":[{"job":"all","on":"finished"}]}','queued',0,0,NULL,NULL,NULL,NULL,NULL,NULL,'{"name":"renamed","command":"true","blocking":true,"needs":[{"job":"all","on":"finished"}],"priority":-5}',0);
-INSERT INTO "job" VALUES(8,3,0,'shared',NULL,'succeeded',1,0,0,'["ok","ended well"]',343.25,346.5,NULL,NULL,'{"name":"shared","command":"true","num_gpus":1}',0);
-INSERT INTO "job" VALUES(9,3,1,'preempted',NULL,'queued',1,0,143,NULL,NULL,NULL,NULL,NULL,'{"name":"preempted","command":"true","num_gpus":1,"preemptible":true}',1);
+INSERT INTO "job" VALUES(1,1,0,'prepare',NULL,'succeeded',1,0,0,'["ok","ended well"]',200.25,300.0,NULL,NULL,'{"name":"prepare","command":"true","num_gpus":1}',0,NULL);
+INSERT INTO "job" VALUES(2,1,1,'check',NULL,'failed',1,0,139,'["signal","killed by SIGSEGV (11)"]',200.25,310.5,NULL,NULL,'{"name":"check","command":["python","-m","check"],"allow_failure":true}',0,NULL);
+INSERT INTO "job" VALUES(3,2,0,'train[lr=0.1]',NULL,'running',1,0,NULL,NULL,200.25,NULL,NULL,NULL,'{"name":"train[lr=0.1]","command":"true","num_gpus":2,"gpu_model":"*H100*","env":{"A":"1"}}',0,402.0);
+INSERT INTO "job" VALUES(4,2,1,'train[lr=0.2]',NULL,'failed',2,1,4,'["exit_code","exited with code 4"]',330.25,340.0,NULL,NULL,'{"name":"train[lr=0.2]","command":"true","num_gpus":1,"retries":1}',0,NULL);
+INSERT INTO "job" VALUES(5,2,2,'held',NULL,'held',0,0,NULL,'["held","held by ann"]',NULL,NULL,NULL,NULL,'{"name":"held","command":"true"}',0,NULL);
+INSERT INTO "job" VALUES(6,2,3,'report',NULL,'queued',0,0,NULL,NULL,NULL,NULL,NULL,NULL,'{"name":"report","command":"true","needs":[{"job":"train","on":"success"}]}',0,NULL);
+INSERT INTO "job" VALUES(7,2,4,'renamed','{"name":"last","command":"true","blocking":true,"needs":[{"job":"all","on":"finished"}]}','queued',0,0,NULL,NULL,NULL,NULL,NULL,NULL,'{"name":"renamed","command":"true","blocking":true,"needs":[{"job":"all","on":"finished"}],"priority":-5}',0,NULL);
+INSERT INTO "job" VALUES(8,3,0,'shared',NULL,'succeeded',1,0,0,'["ok","ended well"]',343.25,346.5,NULL,NULL,'{"name":"shared","command":"true","num_gpus":1}',0,NULL);
+INSERT INTO "job" VALUES(9,3,1,'preempted',NULL,'queued',1,0,143,NULL,NULL,NULL,NULL,NULL,'{"name":"preempted","command":"true","num_gpus":1,"preemptible":true}',1,NULL);
 CREATE TABLE meta (
   key TEXT PRIMARY KEY,
   value TEXT                        -- JSON
@@ -150,6 +151,14 @@ INSERT INTO "meta" VALUES('database','"0123456789ab"');
 INSERT INTO "meta" VALUES('interrupted','[]');
 INSERT INTO "meta" VALUES('made_at','1700000000.123456');
 INSERT INTO "meta" VALUES('paused','"maintenance"');
+CREATE TABLE notice (
+  event INTEGER NOT NULL,
+  receiver TEXT NOT NULL,           -- JSON: channel, address, guarded. The address may be a secret
+  at REAL NOT NULL,
+  detail TEXT NOT NULL,             -- JSON: kind, uid, facts
+  PRIMARY KEY (event, receiver)
+) WITHOUT ROWID;
+INSERT INTO "notice" VALUES(33,'["mail","ann@lab",false]',462.0,'{"kind":"end","uid":1000,"facts":{"job":3}}');
 CREATE TABLE pipeline (
   id INTEGER PRIMARY KEY,
   uid INTEGER NOT NULL,
