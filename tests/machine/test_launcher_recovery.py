@@ -218,7 +218,8 @@ async def test_a_killed_spawner_is_replaced(world: HostWorld, caplog: pytest.Log
         assert [world.starts(run_name(job * 10 + n)) for n in range(5)] == [1] * 5
     world.finish(RUN, 7)
     assert (await launcher.wait(RUN)).exit_code == 7
-    assert caplog.text.count("died: starting another") == 3
+    # Supervisors that were idle may have run the last ones before the death was seen.
+    await world.until(lambda: caplog.text.count("died: starting another") == 3)
 
 
 async def test_a_spawner_killed_at_any_moment_starts_nothing_twice(world: HostWorld) -> None:

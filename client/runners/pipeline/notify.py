@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from runners.pipeline.fields import WRONG, Check, Path, is_text
+from runners.pipeline.checking import WRONG, Check, Path
+from runners.pipeline.fields import is_text
 from runners.spec import ON, Notify
 
 #: The parts of `notify` when it is a mapping.

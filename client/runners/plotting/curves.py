@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from runners.api import CardSeriesView, JobDetailView, TelemetryView
 from runners.render import words
@@ -121,7 +122,7 @@ def _run(job: JobDetailView, series: TelemetryView, now: float) -> Run:
     state = next((one["state"] for one in job["attempts"] if one["attempt"] == series["attempt"]), job["state"])
     began = job["spec"].get("begin")
     eligible = max(series["submitted_at"], began) if isinstance(began, (int, float)) else series["submitted_at"]
-    summary = series["summary"] or {}
+    summary: Mapping[str, Any] = series["summary"] or {}
     return Run(
         job=job["id"],
         name=words.clean(job["name"]),

@@ -95,12 +95,13 @@ class SimulatedMachine:
         if self.delay:
             await asyncio.sleep(self.random.uniform(0, self.delay))
 
-    async def happen(self, run: RunName, effect: Callable[[], None]) -> None:
+    async def happen(self, run: RunName, effect: Callable[[], None], *, overtakes: bool = False) -> None:
         """Let something happen to an attempt after a while, and the caller know after another, if it still is there.
 
-        What is asked of one attempt happens in the order in which it was asked: so it is with every launcher.
+        It happens after all else that was asked of this attempt, unless it ``overtakes`` that: a stop may come before
+        the start, but no launcher starts an attempt once more that it has forgotten.
         """
-        before = [task for task, other in self._asked.items() if other == run]
+        before = [task for task, other in self._asked.items() if other == run and not overtakes]
 
         async def later() -> None:
             await self.take_time()
@@ -285,7 +286,7 @@ class SimulatedLauncher:
 
     async def stop(self, run: RunName, *, at_once: bool = False) -> None:
         """See :class:`runnersd.machine.Launcher`."""
-        await self.machine.happen(run, lambda: self.machine.kill(run, at_once=at_once))
+        await self.machine.happen(run, lambda: self.machine.kill(run, at_once=at_once), overtakes=True)
 
     async def signal(self, run: RunName, number: int) -> None:
         """See :class:`runnersd.machine.Launcher`. Signals that do not end a process by default do nothing."""
@@ -296,7 +297,7 @@ class SimulatedLauncher:
             if running is not None and number not in harmless and (not running.stubborn or number == signals.SIGKILL):
                 self.machine.finish(run, signal=number)
 
-        await self.machine.happen(run, effect)
+        await self.machine.happen(run, effect, overtakes=True)
 
     async def forget(self, run: RunName) -> None:
         """See :class:`runnersd.machine.Launcher`.
