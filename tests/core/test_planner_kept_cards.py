@@ -101,3 +101,22 @@ def test_a_stream_of_short_jobs_without_limits_lets_a_wide_one_through_when_it_h
         for id in starts(run_plan(queue, queue.world(4), now)):
             ends[id] = now + 20 + id % 7 / 2
         now += 1.0
+
+
+def test_a_job_that_is_known_to_take_no_time_at_all_has_its_cards_too() -> None:
+    """As a clock that is set back while jobs end makes them seem."""
+    queue, at = Queue(), NOW
+    queue.snapshot.measure(Measures(cards=2, max_delay=600.0))
+    for _ in range(8):
+        (id,) = queue.add(spec("wide", command="wide", num_gpus=2), at=at)
+        assert starts(run_plan(queue, queue.world(2), at)).keys() == {id}
+        before, event = queue.snapshot.jobs[id], lifecycle.Succeeded(id, 1, OK, 0, at)
+        queue.take(event)
+        queue.snapshot.learn(before, event, at)
+    (long,) = queue.add(spec("long", command="long", num_gpus=1, time_limit=9000.0), at=at)
+    run_plan(queue, queue.world(2), at)
+    (wide,) = queue.add(spec("wide", command="wide", num_gpus=2), at=at)
+    for now in (at, at + 100.0, at + 4000.0):
+        assert starts(run_plan(queue, queue.world(2), now)) == {}
+    finish(queue, long, now=at + 5000.0)
+    assert starts(run_plan(queue, queue.world(2), at + 5000.0)) == {wide: ("GPU-0", "GPU-1")}

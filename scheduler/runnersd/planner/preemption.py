@@ -73,7 +73,7 @@ class Preemption:
         """Whether the job could run for so long from now on if those were gone."""
         with self._space.without(gone):
             fit = self._space.fit(job, shape)
-        return fit.never is None and fit.seconds > 0 and fit.seconds >= seconds
+        return fit.never is None and fit.lasts(seconds)
 
     def _enough(self, job: Job, shape: Shape, seconds: float, order: Sequence[Job]) -> list[Job]:
         """The first of them that make room together, without those that are not needed for it."""

@@ -26,6 +26,10 @@ class Fit(NamedTuple):
     seconds: float
     never: Reason | None = None  #: why it could not run even if all of our jobs ended
 
+    def lasts(self, seconds: float) -> bool:
+        """Whether it could start now, and run for so long: also when that is no time at all."""
+        return self.seconds > 0 and self.seconds >= seconds
+
 
 class Space:
     """The machine as starts and reservations are handed out, in one plan."""
@@ -63,6 +67,7 @@ class Space:
             able = self.cards.able(job, shape)
             assert not isinstance(able, Reason), "it fits"
             gpus = self.cards.choose(job.spec, able, least, self.asker(job))
+            assert len(gpus) == shape.num_gpus, f"job {job.id} fits, and gets {gpus}"
         self._take(job.spec, gpus, self._now, max(end, math.nextafter(self._now, math.inf)))
         for uuid in gpus:
             self.given.setdefault(uuid, []).append(job)

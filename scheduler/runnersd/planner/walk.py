@@ -75,7 +75,7 @@ class Walk:
                 continue
             seconds = passing(self._lines.estimate(line), self._world, 0.0)
             fit = self._space.fit(job, shape)
-            if fit.seconds > 0 and fit.seconds >= seconds:
+            if fit.lasts(seconds):
                 self._start(job, line, seconds)
                 continue
             leaving = self.preemption.leaving(id)
@@ -117,7 +117,7 @@ class Walk:
             estimate = self._lines.estimate(line)
             seconds = length(estimate, self._world)
             fit = self._space.fit(job, line.shape)
-            if is_short(estimate, self._world) and fit.seconds >= passing(estimate, self._world, 0.0):
+            if is_short(estimate, self._world) and fit.lasts(passing(estimate, self._world, 0.0)):
                 self._start(job, line, passing(estimate, self._world, 0.0))
                 continue
             start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
@@ -132,7 +132,7 @@ class Walk:
             if made.at <= self._now:
                 self._space.lift(made)
                 fit = self._space.fit(job, line.shape)
-                if fit.seconds > 0 and fit.seconds >= seconds:
+                if fit.lasts(seconds):
                     self._start(job, line, seconds)
                     continue
                 self._space.restore(made)  # what ended just now still shows in the memory of its cards
@@ -181,7 +181,7 @@ class Walk:
         seconds = passing(self._lines.estimate(line), self._world, self._late)
         if kept is not None:  # sooner than it was kept for is no harm to those behind it
             seconds = min(seconds, kept.until - kept.at)
-        if fit.seconds > 0 and fit.seconds >= seconds:
+        if fit.lasts(seconds):
             self._start(job, line, seconds)
             return "taken"
         if fit.never is None and self._make_room(job, line, seconds):
