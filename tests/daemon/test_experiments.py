@@ -166,6 +166,8 @@ def test_the_comet_key_reaches_the_job_and_nothing_else(daemon: Daemon) -> None:
         b"runners_cards",
         job["attempts"][0]["gpus"][0].encode(),
         b"runners_queue_time",
+        b"runners_telemetry_card_",
+        b"_power_mean",
     ):
         assert part in inside, part
     loaded = next(line for line in read_record(home) if line["event"] == "loaded")

@@ -14,7 +14,7 @@ from typing import Any
 #: Seconds that the daemon has to say what it knows of the job.
 _DAEMON_WITHIN = 2.0
 #: What Comet is told of the daemon's view of a job, where it has that.
-_TOLD = ("user", "submitted_at", "started_at", "queue_time", "peak_memory", "telemetry", "contaminated")
+_TOLD = ("user", "submitted_at", "started_at", "queue_time", "telemetry", "contaminated")
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +85,29 @@ def daemon_facts(job: int) -> dict[str, Any]:
         return {}
     if view.get("started_at") is not None and view.get("attempt") == 1:
         view["queue_time"] = round(view["started_at"] - view["submitted_at"], 3)
+    view["telemetry"] = _measured(view["attempts"][-1].get("telemetry")) if view.get("attempts") else None
     told = {name: view[name] for name in _TOLD if view.get(name) is not None}
     return {f"runners_{name}": value for name, value in flatten(told).items()}
+
+
+def _measured(summary: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was measured up to now, card by card: means and peaks, and nothing that is not known."""
+    if summary is None:
+        return None
+    cards = {f"card_{card['index']}": _known(card) for card in summary["gpus"]}
+    return {**_known({name: summary[name] for name in ("seconds", "energy", "process")}), **cards}
+
+
+def _known(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers among these; of what was so over time only the mean and the peak."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            wanted = ("mean", "peak") if "mean" in value else tuple(value)
+            found[name] = _known({one: value[one] for one in wanted})
+        elif isinstance(value, (int, float)):
+            found[name] = value
+    return found
 
 
 def _tell(exp: Any, job: int) -> None:

@@ -100,14 +100,14 @@ def _peak(cards: str, most: float, total: int) -> str:
 
 
 def _cards(indices: Sequence[int]) -> str:
-    """``card 2``, ``cards 0-3,6``."""
+    """``card 2``, ``cards 0,1``, ``cards 0-3,6``."""
     runs: list[list[int]] = []
     for index in sorted(indices):
         if runs and index == runs[-1][-1] + 1:
             runs[-1].append(index)
         else:
             runs.append([index])
-    text = ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+    text = ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
     return f"card {text}" if len(indices) == 1 else f"cards {text}"
 
 
