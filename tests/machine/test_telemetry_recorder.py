@@ -98,6 +98,9 @@ async def read(kept: SeriesRecorder, job: int = 1, points: int = 10_000) -> dict
 
 
 def writing(kept: SeriesRecorder) -> TelemetryProcess:
+    """The process that writes, started before its time if need be."""
+    if kept._process is None:
+        kept._start()
     assert kept._process is not None
     return kept._process
 
@@ -190,14 +193,34 @@ def test_the_next_daemons_process_waits_for_what_the_last_one_still_writes(tmp_p
     assert is_curve(on_disk(tmp_path), range(60))
 
 
+def test_it_is_not_started_for_a_daemon_that_ends_soon_and_then_gets_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorder, "START_AFTER", 0.2)
+
+    async def scenario(kept: SeriesRecorder) -> None:
+        for job, seconds in ((1, 30), (2, 2), (3, 3)):
+            kept.began(job, 1, BEGIN, UUIDS)
+            feed(kept, range(seconds), job=job)
+            assert kept._process is None
+            kept.ended(job, 1)
+        await until(lambda: kept._process)
+        assert is_curve(await read(kept, job=1), range(30))
+        assert await read(kept, job=2) == {}, "too short to be kept"
+        assert is_curve(await read(kept, job=3), range(3))
+
+    run(tmp_path, scenario)
+    assert sorted(os.listdir(tmp_path / "telemetry/0")) == ["1.1.zarr", "3.1.zarr"]
+
+
 def test_it_ends_when_nothing_has_run_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorder, "IDLE", 0.05)
 
     async def scenario(kept: SeriesRecorder) -> None:
         kept.began(1, 1, BEGIN, UUIDS)
         feed(kept, range(5))
-        kept.ended(1, 1)
         first = writing(kept)
+        kept.ended(1, 1)
         assert await first.wait(30)
         assert kept._process is None
         kept.began(2, 1, BEGIN, UUIDS)

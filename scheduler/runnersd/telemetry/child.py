@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 FLUSH_EVERY = 15.0
 #: So many rows are written at once: they come faster than samples are taken, from a process that was kept waiting.
 MANY = 450
+#: An attempt that is over before so many rows has no series: a sweep of jobs of a second would leave a hundred thousand
+#: files that say no more than the summaries.
+FEWEST = 3
 #: Its niceness: jobs and the daemon go first.
 NICENESS = 10
 
@@ -133,7 +136,7 @@ class Child:
         writer = self._writers.pop(attempt, None)
         self._due.pop(attempt, None)
         if writer is not None:
-            self._written(attempt, lambda: writer.close(ended=ended))
+            self._written(attempt, lambda: writer.close(ended=ended, fewest=FEWEST))
             self._failing.discard(attempt)
 
     def _written(self, attempt: Attempt, write: Callable[[], None]) -> bool:

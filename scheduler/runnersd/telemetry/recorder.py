@@ -18,11 +18,14 @@ from runnersd.model import GpuId, JobId
 from runnersd.telemetry.asking import Asking
 from runnersd.telemetry.frames import ANSWER, REFUSAL, asked
 from runnersd.telemetry.layout import FOLDER, Attempt
-from runnersd.telemetry.process import TelemetryProcess, clean_environment
+from runnersd.telemetry.process import MOST_WAITING, TelemetryProcess, clean_environment
 from runnersd.telemetry.sample import CardSample, Sample
 
 log = logging.getLogger(__name__)
 
+#: Seconds after the first sample until the writing process is started: to start it costs what hours of samples do, and
+#: many a daemon ends with its only job. What is sampled meanwhile waits here.
+START_AFTER = 5.0
 #: Seconds without a running attempt after which the writing process ends: it holds 60 MiB.
 IDLE = 300.0
 #: Seconds of rest before a process that died is started again, doubling with each death that follows soon.
@@ -62,6 +65,8 @@ class SeriesRecorder:
         self._environment = clean_environment() if environment is None else environment
         self._running: dict[Attempt, _Running] = {}
         self._process: TelemetryProcess | None = None
+        self._spool = bytearray()  # what is to be sent while there is no process
+        self._resting = False
         self._old: list[TelemetryProcess] = []  # ending, or ended and not yet buried
         self._started = 0.0
         self._rest = REST
@@ -81,17 +86,17 @@ class SeriesRecorder:
         if which in self._running or self._absent is not None or self._closed:
             return
         self._running[which] = _Running(started_at, tuple(cards), [_card(uuid) for uuid in cards])
+        self._send(self._introduction(which))
         if self._process is not None:
             self._stop_timer()
-            self._introduce(which)
         elif self._timer is None:
-            self._start()
+            self._set_timer(START_AFTER, self._start)
 
     def add(self, job: JobId, attempt: int, sample: Sample) -> None:
         """As `Recorder.add`."""
         which = Attempt(job, attempt)
         running = self._running.get(which)
-        if running is None or self._process is None:
+        if running is None:
             return
         seen = {card.uuid: card for card in sample.gpus}
         cards = [
@@ -99,9 +104,9 @@ class SeriesRecorder:
         ]
         if cards != running.cards:
             running.cards = cards
-            self._process.send(asked(do="cards", job=job, attempt=attempt, cards=cards))
+            self._send(asked(do="cards", job=job, attempt=attempt, cards=cards))
         row = _row(sample, [seen.get(uuid) for uuid in running.uuids])
-        sent = self._process.send(asked(do="add", job=job, attempt=attempt, row=row), droppable=True)
+        sent = self._send(asked(do="add", job=job, attempt=attempt, row=row), droppable=True)
         if not sent and not self._dropping:
             log.warning(
                 "samples of telemetry are dropped: the process that writes them does not keep up (is the disk slow?)"
@@ -112,10 +117,9 @@ class SeriesRecorder:
         """As `Recorder.ended`."""
         if self._running.pop(Attempt(job, attempt), None) is None:
             return
-        if self._process is not None:
-            self._process.send(asked(do="end", job=job, attempt=attempt))
-            if not self._running:
-                self._set_timer(IDLE, self._end_idle)
+        self._send(asked(do="end", job=job, attempt=attempt))
+        if self._process is not None and not self._running:
+            self._set_timer(IDLE, self._end_idle)
 
     async def close(self) -> None:
         """Have everything written, and end the processes."""
@@ -132,7 +136,9 @@ class SeriesRecorder:
 
     async def read(self, job: JobId, attempt: int, points: int) -> bytes:
         """As `Recorder.read`."""
-        if Attempt(job, attempt) in self._running and self._process is not None:
+        if self._spool and not self._resting:
+            self._start()
+        if self._process is not None:
             await self._flush(self._process, job, attempt)
         return await self._reader.ask(asked(do="read", job=job, attempt=attempt, points=points))
 
@@ -164,9 +170,19 @@ class SeriesRecorder:
 
     # -- the process that writes -------------------------------------------------------------------------------------
 
+    def _send(self, frame: bytes, *, droppable: bool = False) -> bool:
+        """Send a frame, or keep it until there is a process. False: so much is kept that it was dropped."""
+        if self._process is not None:
+            return self._process.send(frame, droppable=droppable)
+        if droppable and len(self._spool) + len(frame) > MOST_WAITING:
+            return False
+        self._spool += frame
+        return True
+
     def _start(self) -> None:
         self._stop_timer()
-        if not self._running:
+        self._resting = False
+        if not self._spool:
             return
         try:
             self._process = TelemetryProcess(self._root, self._environment, self._heard, self._gone)
@@ -175,14 +191,15 @@ class SeriesRecorder:
             self._again()
             return
         self._started = asyncio.get_running_loop().time()
-        for which in self._running:
-            self._introduce(which)
+        spool, self._spool = self._spool, bytearray()
+        self._process.send(bytes(spool))
+        if not self._running:
+            self._set_timer(IDLE, self._end_idle)
 
-    def _introduce(self, which: Attempt) -> None:
-        assert self._process is not None, "called when there is one"
+    def _introduction(self, which: Attempt) -> bytes:
         running = self._running[which]
         about = {"every": self.every, "started_at": running.started_at, "cards": running.cards}
-        self._process.send(asked(do="begin", job=which.job, attempt=which.number, **about))
+        return asked(do="begin", job=which.job, attempt=which.number, **about)
 
     def _heard(self, process: TelemetryProcess, body: bytes) -> None:
         if body[:1] == ANSWER:
@@ -198,6 +215,7 @@ class SeriesRecorder:
                 log.warning("no series of telemetry are kept: %s", sentence)
             self._absent = sentence
             self._running.clear()
+            self._spool.clear()
             self._end_idle()
         else:
             log.warning("%s", sentence)
@@ -208,11 +226,14 @@ class SeriesRecorder:
         self._let_go()
         if asyncio.get_running_loop().time() - self._started >= SETTLED:
             self._rest = REST
+        for which in self._running:
+            self._spool += self._introduction(which)
         if self._running and not self._closed:
             log.warning("the process that keeps telemetry ended; it is started again in %g s", self._rest)
             self._again()
 
     def _again(self) -> None:
+        self._resting = True
         self._set_timer(self._rest, self._start)
         self._rest = min(2 * self._rest, LONGEST_REST)
 

@@ -109,13 +109,19 @@ class Writer:
             self._commit(self._rows + len(batch), cast(float, batch[-1]["at"]))
             del self._waiting[: len(batch)]
 
-    def close(self, *, ended: bool = False) -> None:
-        """Write what there is, cut the arrays to it, and let go of the group. ``ended``: the attempt is over.
+    def close(self, *, ended: bool = False, fewest: int = 0) -> None:
+        """Write what there is, cut the arrays to it, and let go of the group.
+
+        ``ended``: the attempt is over. One that never had ``fewest`` rows gets no group.
 
         Raises:
             as `flush`; the group is let go of all the same.
         """
         try:
+            if ended and len(self._waiting) < fewest and not (self._path / "zarr.json").exists():
+                with contextlib.suppress(OSError):
+                    self._path.rmdir()  # made for its lock
+                return
             if self._waiting and self._lock is None:
                 self._lock = lock(self._path, patience=PATIENCE)
             self.flush()
