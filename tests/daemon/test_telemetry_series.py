@@ -92,12 +92,13 @@ def lab(fake_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> It
         yield Lab(daemon, driver)
 
 
-def samples(lab: Lab, id: int, more_than: int) -> TelemetryView:
-    """Its series once it has so many rows."""
+def samples(lab: Lab, id: int, more_than: int, busy: int | None = None) -> TelemetryView:
+    """Its series once it has so many rows, or so many in which the card was so busy."""
 
     def enough() -> Any:
         series = lab.daemon.client().telemetry(id)
-        return len(series["at"]) > more_than and series
+        rows = [one for card in series["gpus"] for one in card["utilization"] if busy in (None, one)]
+        return len(rows) > more_than and series
 
     found: TelemetryView = eventually("it is sampled", enough)
     return found
@@ -109,7 +110,7 @@ def test_the_series_is_the_cards_script_within_a_sample(lab: Lab) -> None:
     seen = samples(lab, id, 5)
     for busy in (90, 40, 60):
         lab.play(busy)
-        seen = samples(lab, id, len(seen["at"]) + 5)
+        seen = samples(lab, id, 5, busy)
     assert lab.is_the_script(seen)
     found = lab.end(id)
     assert lab.is_the_script(found)

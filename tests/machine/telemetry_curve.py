@@ -75,6 +75,8 @@ def act(what: str, root: Path) -> None:
     """What is killed."""
     if what == "write":
         write(root, range(880, 920), 10, ended=True)
+    elif what == "make":
+        write(root, range(15), 15)
     else:
         compact(root, ATTEMPT, math.inf)
 

@@ -104,7 +104,7 @@ def test_no_card_is_no_array(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stride", STRIDES)
 def test_a_writer_killed_at_any_step_leaves_whole_rows(tmp_path: Path, stride: int) -> None:
-    curve.write(tmp_path / "begin", range(880), 880)
+    curve.write(tmp_path / "begin", range(880), 440)
     seen = set()
     for root in killed_at_every_step("write", tmp_path / "begin", tmp_path / "killed", stride):
         series = reading.load(root, curve.ATTEMPT)
@@ -116,6 +116,18 @@ def test_a_writer_killed_at_any_step_leaves_whole_rows(tmp_path: Path, stride: i
         same(root, 950)
         seen.add(rows)
     assert len(seen) > 2
+
+
+def test_a_writer_killed_while_it_makes_the_group_leaves_one_to_go_on_with(tmp_path: Path) -> None:
+    (tmp_path / "begin").mkdir()
+    empty = 0
+    for root in killed_at_every_step("make", tmp_path / "begin", tmp_path / "killed", 5):
+        series = reading.load(root, curve.ATTEMPT)
+        rows = 0 if series is None else series.about["rows"]
+        empty += rows == 0
+        curve.write(root, range(rows, 30), 20)
+        same(root, 30)
+    assert empty > 2
 
 
 def test_a_chunk_that_the_disk_lost_is_not_known_and_the_rest_is(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Series:
 
 
 def load(root: Path, attempt: Attempt) -> Series | None:
-    """The series of an attempt; None where there is none.
+    """The series of an attempt; None where there is none, or none yet.
 
     Raises:
         Unreadable: there is something else.
@@ -48,7 +48,7 @@ def load(root: Path, attempt: Attempt) -> Series | None:
     path = attempt.path(root)
     for _ in range(TRIES):
         about = _about(path)
-        if about is None:
+        if about is None or about["rows"] == 0:
             return None
         try:
             columns = dict(_columns(path, about))
@@ -74,6 +74,8 @@ def _about(path: Path) -> dict[str, Any] | None:
         return None
     try:
         about = json.loads(text)["attributes"]
+        if about == {}:
+            return None  # it is just being made
         if about["version"] != VERSION:
             raise Unreadable(f"{path}: its version is {about['version']}, and this one knows {VERSION}")
         return {**about, "rows": int(about["rows"]), "cards": list(about["cards"]), "held_in": str(about["held_in"])}

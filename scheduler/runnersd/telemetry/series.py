@@ -162,7 +162,7 @@ class Writer:
     def _tell_first(self, whole: zarr.Group) -> None:
         cards = [card.attributes() for card in self.cards]
         about = {"version": VERSION, **self._about, "cards": cards, "held_in": SAMPLES, "rows": 0, "until": None}
-        whole.attrs.update({**about, "ended": False})
+        whole.update_attributes({**about, "ended": False})
         self._told = dict(whole.attrs)
 
     def _array(self, group: zarr.Group, quantity: Quantity) -> zarr.Array[Any]:
@@ -199,7 +199,7 @@ class Writer:
 
     def _tell(self, news: Mapping[str, Any]) -> None:
         assert self._group is not None, "nothing is told of a group that is not open"
-        self._group.attrs.update(dict(news))
+        self._group.update_attributes(dict(news))
 
 
 def lock(path: Path, *, make: bool = True, patience: float = 0.0) -> int:
