@@ -25,7 +25,7 @@ from runnersd.telemetry.layout import AT, OF_CARDS, OF_PROCESS, SAMPLES, VERSION
 from runnersd.telemetry.storage import Folder
 
 #: Rows of a chunk: a quarter of an hour of seconds. A week is 672 chunks of each of the seven arrays, and what is
-#: written again at each flush stays below 30 kB an array, for eight cards.
+#: written again at each flush stays below 60 kB an array, for eight cards.
 CHUNK = 900
 #: So many rows wait for a disk that takes none; then the oldest of them are lost.
 MOST_WAITING = CHUNK
