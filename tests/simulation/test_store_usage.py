@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,6 +164,48 @@ def test_stretches_of_jobs_make_one_account(tmp_path: Path, monkeypatch: pytest.
         one = (await added(store))["ann"]
         assert (one.jobs, one.card_seconds, len(one.waits)) == (5, 50.0, 5)
         assert (await added(store, "pipeline"))["1"] == one
+        await store.close()
+
+    run(work)
+
+
+def summary(*cards: tuple[float | None, float], energy: float | None) -> Any:
+    """A summary of cards of that mean utilisation and idle time."""
+    nothing = {"mean": None, "peak": None, "seconds": 0.0}
+    gpus = [
+        {"uuid": f"GPU-{n}", "index": n, "memory_total": None, "utilization": {**nothing, "mean": mean}, "memory": nothing,
+         "power": nothing, "temperature": nothing, "idle": idle, "energy": None}
+        for n, (mean, idle) in enumerate(cards)
+    ]  # fmt: skip
+    return {
+        "seconds": 100.0,
+        "samples": 100,
+        "energy": energy,
+        "gpus": gpus,
+        "process": {"memory": nothing, "cpu": nothing},
+    }
+
+
+def test_utilisation_is_weighed_by_card_time_and_energy_added_up(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = await opened(tmp_path)
+        wide, short, blind = await queue(
+            store, spec("wide", num_gpus=2), spec("short", num_gpus=1), spec("x", num_gpus=1)
+        )
+        for id, gpus, first, last, told in (
+            (wide, ("GPU-0", "GPU-1"), 200.0, 300.0, summary((90.0, 5.0), (30.0, 60.0), energy=4000.0)),
+            (short, ("GPU-2",), 300.0, 350.0, summary((100.0, 0.0), energy=None)),
+            (blind, ("GPU-3",), 300.0, 400.0, summary((None, 0.0), energy=None)),
+        ):
+            start(store, id, *gpus, at=first)
+            store.summarize(id, 1, told)
+            store.record(lifecycle.Succeeded(id, 1, OK, 0, last), last)
+        one = (await added(store))["ann"]
+        assert one.efficiency == (90.0 * 100 + 30.0 * 100 + 100.0 * 50) / 250, "what is not known does not count"
+        assert (one.idle, one.energy) == (65.0, 4000.0)
+        half = (await added(store, period=Period(250.0, 1000.0, 80.0 * GIB)))["ann"]
+        assert half.efficiency == (90.0 * 50 + 30.0 * 50 + 100.0 * 50) / 150
+        assert (half.idle, half.energy) == (32.5, 2000.0), "of what is known of an attempt as a whole, the part within"
         await store.close()
 
     run(work)

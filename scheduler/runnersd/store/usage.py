@@ -64,6 +64,16 @@ _WAITED = (
     "CASE WHEN attempt.attempt = 1 AND attempt.started_at >= :since THEN round(max(attempt.started_at - "
     "max(pipeline.submitted_at, coalesce(json_extract(job.spec, '$.begin'), 0.0)), 0.0), 3) END"
 )
+#: Of each attempt: its cards' mean utilisations added up, of how many they are known, and their idle seconds.
+_MEASURED = (
+    "WITH measured AS (SELECT telemetry.job, telemetry.attempt, json_extract(telemetry.summary, '$.energy') AS energy, "
+    "sum(json_extract(card.value, '$.utilization.mean')) AS busy, "
+    "count(json_extract(card.value, '$.utilization.mean')) AS known, sum(json_extract(card.value, '$.idle')) AS idle "
+    "FROM telemetry, json_each(telemetry.summary, '$.gpus') AS card WHERE telemetry.job BETWEEN :low AND :high "
+    "GROUP BY telemetry.job, telemetry.attempt) "
+)
+#: Which part of an attempt lies within the period: what is known of it as a whole counts in that proportion.
+_PART = f"{_WITHIN} / max(coalesce(attempt.finished_at, :until) - attempt.reserved_at, 1e-6)"
 _INTRUDED = (
     "CASE WHEN EXISTS (SELECT 1 FROM intrusion WHERE intrusion.job = attempt.job "
     "AND intrusion.attempt = attempt.attempt AND intrusion.until >= :since) THEN job.id END"
@@ -91,17 +101,24 @@ def _rows(
 ) -> Iterator[tuple[Owner, Account]]:
     connection.create_function("script_of", 1, _script_of, deterministic=True)
     rows = connection.execute(
-        f"SELECT {_KEYS[by]}, count(DISTINCT job.id), count(*), sum({_ENDED}), "
+        f"{_MEASURED} SELECT {_KEYS[by]}, count(DISTINCT job.id), count(*), sum({_ENDED}), "
         f"sum({_ENDED} AND attempt.state IN ('failed', 'timed_out') AND NOT {_PREEMPTED}), "
         f"sum({_ENDED} AND {_PREEMPTED}), count(DISTINCT {_INTRUDED}), "
-        f"sum({_WITHIN} * json_array_length(attempt.gpus) * {_SHARE}), group_concat({_WAITED}) "
+        f"sum({_WITHIN} * json_array_length(attempt.gpus) * {_SHARE}), group_concat({_WAITED}), "
+        f"coalesce(sum({_WITHIN} * {_SHARE} * measured.busy), 0.0), "
+        f"coalesce(sum({_WITHIN} * {_SHARE} * measured.known), 0.0), "
+        f"sum({_PART} * {_SHARE} * measured.idle), sum({_PART} * {_SHARE} * measured.energy) "
         "FROM job JOIN attempt ON attempt.job = job.id JOIN pipeline ON pipeline.id = job.pipeline "
+        "LEFT JOIN measured ON measured.job = attempt.job AND measured.attempt = attempt.attempt "
         "WHERE job.id BETWEEN :low AND :high AND coalesce(job.finished_at, :until) >= :since "
         "AND coalesce(attempt.finished_at, :until) >= :since AND attempt.reserved_at <= :until "
         f"GROUP BY {_GROUPS[by]}",
         {"since": period.since, "until": period.until, "card_memory": period.card_memory, "low": low, "high": high},
     )
-    for uid, names, pipeline, script, jobs, attempts, ended, failed, preempted, contaminated, seconds, waits in rows:
+    for (
+        uid, names, pipeline, script, jobs, attempts, ended, failed, preempted, contaminated, seconds, waits,
+        busy, known, idle, energy,
+    ) in rows:  # fmt: skip
         user, name = json.loads(names) if names else (None, None)
         owner = Owner(user, uid, pipeline, None if pipeline is None else name, script and json.loads(script))
         yield (
@@ -114,6 +131,10 @@ def _rows(
                 preempted=preempted,
                 contaminated=contaminated,
                 card_seconds=seconds,
+                busy=busy,
+                measured=known,
+                idle=idle,
+                energy=energy,
                 waits=array("d", map(float, waits.split(",")) if waits else ()),
             ),
         )
