@@ -98,6 +98,13 @@ def test_what_nobody_measured_has_no_panel() -> None:
     assert curves([(job(12, "prepare"), series)], NOW).panels == []
 
 
+def test_little_memory_is_told_in_mebibytes() -> None:
+    series = telemetry(12, 0, samples=3)
+    series["process"]["memory"] = [None, 3 << 20, 5 << 19]
+    [_, panel] = curves([(job(12, "sleep"), series)], NOW).panels
+    assert (panel.unit, panel.lines[0][0].values) == ("MiB", [None, 3.0, 2.5])
+
+
 def test_series_are_drawn_at_the_width_there_is() -> None:
     times = [0.5, 1.5, 2.5, 3.5]
     assert resampled(times, [1.0, 3.0, None, 5.0], 4.0, 2) == [2.0, 5.0]
@@ -220,6 +227,9 @@ def test_what_kept_a_card_from_jobs_is_known_from_its_changes_or_from_what_it_is
     assert spans == [(10.0, 20.0, "foreign"), (70.0, 100.0, "drained")]
     before = drawn(state="drained", drained={"reason": "", "by": "root", "at": -500.0})
     assert [(one.start, one.end) for one in before.rows[0].spans] == [(0.0, 100.0)]
+    changes.insert(0, {"at": 5.0, "uuid": "GPU-0", "state": "drained", "reason": None})
+    now = drawn(changes=changes, state="drained", drained={"reason": "", "by": "root", "at": -500.0})
+    assert [(one.start, one.end, one.kind) for one in now.rows[0].spans] == [(0.0, 100.0, "drained")], "as it is kept"
     intruded = past(1, 0.0, 50.0, "GPU-1")
     intruded["attempts"][0]["intruders"] = [{"gpu": "GPU-1", "since": 5.0, "until": 9.0, "user": "eve"}]
     assert [(one.start, one.end, one.kind) for one in drawn(intruded).rows[1].spans] == [(5.0, 9.0, "intruder")]

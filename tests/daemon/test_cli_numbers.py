@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,7 +22,11 @@ def daemon(fake_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A machine with two cards, on which jobs have run: one for each card, one that failed, one that still runs."""
     folder = tmp_path_factory.mktemp("numbers")
     driver = FakeDriver(fake_nvml_library, folder).add_cards(2)
-    with Daemon(folder / "d", config={"gpus": {"poll": 0.1}}, env=driver.environment({})) as one:
+    for card, busy in zip(driver.cards, (80, 20), strict=True):
+        card.utilization, card.used, card.power = busy, busy << 29, 100.0 + busy
+    driver.write()
+    config = {"gpus": {"poll": 0.1}, "telemetry": {"every": 0.1}}
+    with Daemon(folder / "d", config=config, env=driver.environment({})) as one:
         eventually("the cards are seen", lambda: len(one.client().gpus()) == 2)
         script = folder / "d" / "train.py"
         script.write_text("import sys\n")
@@ -82,3 +87,34 @@ def test_the_machine_is_drawn_as_it_was(daemon: Daemon) -> None:
     picture = daemon.folder / "machine.png"
     assert daemon.run("plot", "--machine", "-o", str(picture)).returncode == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_jobs_curves_are_the_drivers_numbers(daemon: Daemon) -> None:
+    """Two cards that do the same all the time: 80 and 20 %, 40 and 10 GiB, 180 and 120 W."""
+    eventually("it is sampled", lambda: len(daemon.client().telemetry(4)["at"]) > 5)
+    shown = daemon.run("plot", "4").stdout.decode()
+    assert shown.startswith("4 d\n") and ", running, waited " in shown and ", cards 0,1" in shown
+    for line in (
+        "GPU utilisation, card 0: mean 80, peak 80 %",
+        "GPU utilisation, card 1: mean 20, peak 20 %",
+        "GPU memory, card 0: mean 40, peak 40 of 80 GiB",
+        "GPU power, card 1: mean 120, peak 120 W",
+    ):
+        assert line in shown, shown
+    assert max(map(len, shown.splitlines())) <= 80
+    picture = daemon.folder / "job.svg"
+    done = daemon.run("plot", "4", "1", "-o", str(picture))
+    assert done.returncode == 0, done
+    assert "GPU power (W)" in picture.read_text()
+    assert daemon.run("plot", "999").returncode == 5
+
+
+def test_usage_says_how_busy_the_cards_are(daemon: Daemon) -> None:
+    def told() -> Any:
+        [row] = [row for row in daemon.client().usage("script")["rows"] if row["script"] == "sleep"]
+        return row["efficiency"] is not None and row["energy"] and row
+
+    row = eventually("its summary is kept", told)
+    assert row["efficiency"] == pytest.approx(50.0)
+    assert row["idle_card_seconds"] == 0.0
+    assert " 50%" in daemon.run("usage", "--by", "script").stdout.decode()

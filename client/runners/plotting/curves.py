@@ -1,7 +1,7 @@
 """What is drawn of jobs: a panel for each thing that was measured, a line for each card, over the time since the start.
 
-Times in seconds since the start of each attempt, so that several can be compared. Memory in GiB, power in watts,
-utilisation in percent, processor time in cores. Pure.
+Times in seconds since the start of each attempt, so that several can be compared. Memory in GiB, or where processes
+have little of it in MiB; power in watts, utilisation in percent, processor time in cores. Pure.
 """
 
 from __future__ import annotations
@@ -155,11 +155,18 @@ def _panels(series: Sequence[TelemetryView]) -> Iterator[Panel]:
     yield Panel("GPU memory", "GiB", cards(lambda gpu: map(_gib, gpu["memory_used"]), most=True))
     yield Panel("GPU power", "W", cards(lambda gpu: gpu["power"]))
     yield Panel("Process CPU", "cores", [[Line("", list(one["process"]["cpu"]))] for one in series])
-    yield Panel("Process memory", "GiB", [[Line("", list(map(_gib, one["process"]["memory"])))] for one in series])
+    memory = [one["process"]["memory"] for one in series]
+    peak = max((value for values in memory for value in values if value is not None), default=0)
+    unit, size = ("GiB", GIB) if peak >= GIB else ("MiB", 1 << 20)
+    yield Panel("Process memory", unit, [[Line("", [_in(size, value) for value in values])] for values in memory])
 
 
 def _gib(value: float | None) -> float | None:
-    return None if value is None else value / GIB
+    return _in(GIB, value)
+
+
+def _in(size: int, value: float | None) -> float | None:
+    return None if value is None else value / size
 
 
 def _known(lines: Iterable[Line]) -> bool:

@@ -118,9 +118,9 @@ def _closed(gpu: GpuView, history: HistoryView, since: float, until: float) -> I
     """When the card was drained, foreign or lost: by its changes, and by what it is now."""
     changes = [(one["at"], one["state"]) for one in history["changes"] if one["uuid"] == gpu["uuid"]]
     drain = gpu.get("drained")
-    if not changes and gpu["state"] in CLOSED:
-        began = drain["at"] if drain is not None and drain["at"] is not None else until
-        changes = [(began, gpu["state"])]
+    if drain is not None and drain["at"] is not None:
+        # Who drained it, and when, is kept; that it is, is told anew at every start of the daemon.
+        changes = [(at, state) for at, state in changes if at < drain["at"]] + [(drain["at"], "drained")]
     ends = [at for at, _ in changes[1:]] + [until]
     for (at, state), end in zip(changes, ends, strict=False):
         if state in CLOSED and end > since:
