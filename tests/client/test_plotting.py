@@ -14,7 +14,7 @@ from runners.errors import InvalidRequest, RunnersError
 from runners.plotting import canvas, gantt, marks, textual
 from runners.plotting.colours import COLOURS, DISTINCT, style
 from runners.plotting.curves import GIB, Curves, curves, resampled, together
-from runners.plotting.timeline import Bar, Timeline, timeline
+from runners.plotting.timeline import Bar, Timeline, thinned, timeline
 from runners.render import lines
 
 from .conftest import gpu_view
@@ -210,6 +210,16 @@ def test_jobs_that_share_a_card_lie_below_each_other() -> None:
     assert [(bar.job, bar.lane, bar.lanes) for bar in row.bars] == [(1, 0, 2), (2, 1, 2), (3, 1, 2), (4, 0, 1)]
 
 
+def test_of_bars_too_short_to_be_seen_one_a_dot_is_drawn() -> None:
+    short = [
+        Bar(at, at + length, int(at), "x", "ann", "succeeded") for at, length in ((10.5, 1.0), (12.0, 3.0), (31.0, 2.0))
+    ]
+    long = Bar(40.0, 55.0, 4, "x", "ann", "succeeded")
+    found = thinned([*short, long], 10.0)
+    assert found[0] == long
+    assert [(one.job, one.start, one.end) for one in found[1:]] == [(12, 12.0, 22.0), (31, 31.0, 41.0)]
+
+
 def test_the_queue_counts_who_waited() -> None:
     twice = past(3, 30.0, 60.0, "GPU-0", submitted=10.0)
     twice["attempts"][0]["finished_at"] = 40.0
@@ -305,6 +315,12 @@ def test_gaps_are_gaps_and_dollars_are_dollars() -> None:
     assert math.isnan(picture.axes[1].get_lines()[0].get_ydata()[1])
     assert "cost$a$b" in picture.get_suptitle()
     picture.canvas.draw()
+
+
+def test_a_letter_that_no_font_has_is_no_warning(tmp_path: Path) -> None:
+    from runners.plotting import job_picture
+
+    canvas.save(job_picture.draw(curves([(job(1, "训练"), telemetry(1, 0, samples=4))], NOW)), tmp_path / "a.png")
 
 
 def test_the_machines_picture_has_a_row_for_each_card_and_names_the_users(tmp_path: Path) -> None:

@@ -76,15 +76,19 @@ def figure(width: float, height: float) -> Figure:
 
 def save(picture: Figure, path: Path) -> None:
     """Write it, whole or not at all."""
+    import warnings
+
     kind = kind_of(path)
     scratch = path.with_name(f".{path.name}.new")
     # What is not said of when and by what it was made makes the same picture the same file.
     metadata = {{"png": "Software", "svg": "Date", "pdf": "CreationDate"}[kind]: None}
     try:
-        if kind == "png":
-            _save_small(picture, scratch)
-        else:
-            picture.savefig(scratch, format=kind, metadata=metadata)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # it draws a box for it, as terminals do
+            if kind == "png":
+                _save_small(picture, scratch)
+            else:
+                picture.savefig(scratch, format=kind, metadata=metadata)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 #: A wait is drawn as long as it was up to this part of the longest run; a longer one is cut.
 _WAIT = 0.2
+#: So many runs have a band around their mean; more would hide each other.
+_BANDS = 4
 #: Names that a legend can hold.
 _LEGEND = 16
-#: Characters of a line of words under the title.
-_WRAP = 150
+#: Characters of a line of words at the top.
+_WRAP = 140
 
 
 def draw(curves: Curves) -> Figure:
@@ -59,7 +61,8 @@ def _words(curves: Curves) -> list[str]:
 
     runs = curves.runs
     if len(runs) > 1:
-        return [f"jobs {', '.join(run.title for run in runs)}"[:_WRAP]]
+        named = f"jobs {', '.join(run.title for run in runs)}"
+        return [named if len(named) <= _WRAP else f"{len(runs)} jobs, {runs[0].job} to {runs[-1].job}"]
     [run] = runs
     said = [f"job {run.title}"[:_WRAP], f"{run.told}{' · ' + ', '.join(run.cards) if run.cards else ''}"]
     return said + wrap("; ".join(run.verdict), _WRAP)
@@ -70,11 +73,14 @@ def _waits(axes: Axes, runs: Sequence[Run], longest: float) -> None:
     for row, run in enumerate(runs):
         wait = min(run.waited, _WAIT * longest)
         colour = _colour(row, len(runs))
+        hatch = style(row)[1] or None
         if wait > 0:
             axes.barh(
                 row, wait, left=-wait, height=0.6, color="white", edgecolor="#777777", hatch="////", linewidth=0.6
             )
-        axes.barh(row, run.lasted, left=0.0, height=0.6, color=colour, alpha=0.85, linewidth=0)
+        axes.barh(
+            row, run.lasted, left=0.0, height=0.6, color=colour, alpha=0.85, hatch=hatch, edgecolor="white", linewidth=0
+        )
         cut = " (cut)" if run.waited > wait else ""
         told = f"ran {words.duration(run.lasted)}, waited {words.duration(run.waited)}{cut}"
         told = f"{run.title}: {told}" if len(runs) > 1 else told
@@ -83,6 +89,7 @@ def _waits(axes: Axes, runs: Sequence[Run], longest: float) -> None:
         axes.text(
             longest * 0.005 if inside else run.lasted + longest * 0.005, row, told[:90], va="center",
             fontsize=7.5, color="#222222" if dark else "white",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.5} if hatch and inside else None,
         )  # fmt: skip
     axes.set_ylim(len(runs) - 0.4, -0.6)
     axes.set_yticks([])
@@ -108,11 +115,12 @@ def _panel(axes: Axes, panel: Panel, runs: Sequence[Run]) -> None:
         colour = _colour(row, len(runs))
         dashes = "-" if row < len(COLOURS) else "--"
         axes.plot(run.times, _numbers(means), dashes, color=colour, linewidth=1.0)
-        if len(known) > 1:
+        if len(known) > 1 and len(runs) <= _BANDS:
             axes.fill_between(run.times, _numbers(low), _numbers(high), color=colour, alpha=0.18, linewidth=0)
     _scale(axes, panel)
     if panel.ceiling is not None and not alone and any(len(lines) > 1 for lines in panel.lines):
-        _note(axes, "the mean of a job's cards, and from the least to the most of them")
+        band = ", and from the least to the most of them" if len(runs) <= _BANDS else ""
+        _note(axes, f"the mean of a job's cards{band}")
     if alone and 1 < len(panel.lines[0]) <= _LEGEND and panel.name == "GPU utilisation":
         axes.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=8, fontsize=7.5, borderpad=0, borderaxespad=0.2,

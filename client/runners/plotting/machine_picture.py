@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from . import canvas
 from .colours import LIGHT, OTHERS, style
-from .timeline import INTRUDER, Bar, Timeline
+from .timeline import INTRUDER, Bar, Timeline, thinned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,17 +74,19 @@ def _cards(axes: Axes, timeline: Timeline) -> None:
             low, high = (place + 0.36, 0.14) if kind == INTRUDER else (place - 0.5, 1.0)
             axes.broken_barh(spans, (low, high), facecolor=face, hatch=hatch, edgecolor="#9A9A9A", linewidth=0,
                              zorder=4 if kind == INTRUDER else 1)  # fmt: skip
-        shapes: dict[tuple[str, int, int], list[Bar]] = {}
-        for bar in row.bars:
-            shapes.setdefault((bar.user, bar.lane, bar.lanes), []).append(bar)
-        for (user, lane, lanes), bars in shapes.items():
-            colour, hatch = looks[user]
+        shapes: dict[tuple[str, int, int, bool], list[Bar]] = {}
+        for bar in thinned(row.bars, dates.dot):
+            # A pattern takes long to draw, and is not seen on a bar of a few dots.
+            wide = bar.end - bar.start > 4 * dates.dot
+            shapes.setdefault((bar.user, bar.lane, bar.lanes, wide), []).append(bar)
+        for (user, lane, lanes, wide), bars in shapes.items():
+            colour, hatch = looks[user][0], looks[user][1] if wide else ""
             height = _FILLED / lanes
             low = place - _FILLED / 2 + lane * height
             axes.broken_barh(
                 [(dates.of(bar.start), dates.width(bar.end - bar.start)) for bar in bars], (low, height * 0.96),
                 facecolor=colour, hatch=hatch, edgecolor="white", linewidth=0.4, zorder=2,
-            )  # fmt: skip
+            ).set_in_layout(False)  # fmt: skip
             for bar in bars:
                 _label(axes, bar, low + height * 0.48, lanes, colour, hatch, dates)
     axes.set_xlim(dates.of(timeline.since), dates.of(timeline.until))
@@ -107,7 +109,7 @@ def _label(axes: Axes, bar: Bar, middle: float, lanes: int, colour: str, hatch: 
         dates.of((bar.start + bar.end) / 2), middle, text, ha="center", va="center", zorder=5, clip_on=True,
         fontsize=6.5 if lanes == 1 else 5.5, color="#111111" if dark else "white",
         bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8} if hatch else None,
-    )  # fmt: skip
+    ).set_in_layout(False)  # fmt: skip
 
 
 def _waiting(axes: Axes, timeline: Timeline) -> None:
@@ -157,6 +159,7 @@ class _Dates:
 
     def __init__(self, timeline: Timeline) -> None:
         self._inches = (_WIDTH - 1.0) / (timeline.until - timeline.since)
+        self.dot = 1.0 / self._inches / canvas.DOTS  #: seconds that a dot of the picture is wide
 
     def of(self, at: float) -> float:
         return at / 86_400.0

@@ -114,6 +114,22 @@ def timeline(history: HistoryView, gpus: Sequence[GpuView], since: float | None,
     return Timeline(since, until, list(rows.values()), users, _queue(jobs, since, until))
 
 
+def thinned(bars: Iterable[Bar], dot: float) -> list[Bar]:
+    """The bars that can be seen where ``dot`` seconds are one dot: of those shorter than that, in each dot the longest,
+    as long as the dot. A hundred thousand of them take minutes to draw, and look the same."""
+    seen: list[Bar] = []
+    small: dict[tuple[int, int, int], Bar] = {}
+    for bar in bars:
+        if bar.end - bar.start >= dot:
+            seen.append(bar)
+            continue
+        place = (int(bar.start / dot), bar.lane, bar.lanes)
+        other = small.get(place)
+        if other is None or bar.end - bar.start > other.end - other.start:
+            small[place] = bar
+    return seen + [replace(bar, end=bar.start + dot) for bar in small.values()]
+
+
 def _closed(gpu: GpuView, history: HistoryView, since: float, until: float) -> Iterator[Span]:
     """When the card was drained, foreign or lost: by its changes, and by what it is now."""
     changes = [(one["at"], one["state"]) for one in history["changes"] if one["uuid"] == gpu["uuid"]]
