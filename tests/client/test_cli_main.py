@@ -60,6 +60,7 @@ ARGUMENTS = {
     "update": ["1", "name=x"],
     "drain": ["0"],
     "undrain": ["0"],
+    "plot": ["1"],
 }
 NEEDS_NONE = {"validate", "up", "completion", "caches"}
 
