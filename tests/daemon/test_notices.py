@@ -179,4 +179,6 @@ def test_idle_cards_are_shown_told_and_stopped_where_that_is_wanted(place: Place
     place.use(0, 0)
     [ended] = place.daemon.wait(id)
     assert (ended["state"], ended["reason"]["code"], ended["attempt"]) == ("cancelled", "idle", 1)
-    assert "cancelled after" in place.told(id, "failure").json["text"]
+    told = place.told(id, "failure").json
+    assert "was cancelled after" in told["text"]
+    assert next(one for one in told["events"] if one["event"] == "failure")["cards"] == [0, 1]

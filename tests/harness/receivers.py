@@ -75,7 +75,7 @@ class Hook:
         body = Posted(request.path, dict(request.headers), await request.json())
         if answer == 200:
             self.posted.append(body)
-        location = {"Location": "/elsewhere"} if answer == 302 else {}
+        location = {"Location": "/elsewhere"} if answer == 307 else {}
         return web.Response(status=int(answer), headers=location)
 
     async def _serve(self) -> None:
@@ -117,11 +117,12 @@ class MailServer:
     refusals: list[str] = field(default_factory=list)
     mails: list[Mail] = field(default_factory=list)
     logins: list[tuple[str, str, bool]] = field(default_factory=list)  #: user, password, whether encrypted
-    silent: bool = False  #: it takes connections, and says nothing
+    silent: bool = False  #: it greets, and says nothing more
     port: int = 0
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            writer.write(b"220 here\r\n")
             await (reader.read() if self.silent else self._serve_client(reader, writer))
         except (ConnectionError, asyncio.CancelledError):
             return  # whoever called has gone, or the test is over
@@ -136,7 +137,6 @@ class MailServer:
         def say(text: str) -> None:
             writer.write(text.replace("\n", "\r\n").encode() + b"\r\n")
 
-        say("220 here")
         while line := (await reader.readline()).decode().strip():
             verb, _, rest = line.partition(" ")
             match verb.upper():
