@@ -123,7 +123,7 @@ class Released(Event):
 
 @dataclass(frozen=True, slots=True)
 class Revised(Event):
-    """What was asked for has changed: a queued job's keys, or a live one's time limit, name and priority."""
+    """What was asked for has changed: a queued job's keys, or a live one's time limit, name and such."""
 
     spec: JobSpec
     not_before: float | None = None

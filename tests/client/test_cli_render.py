@@ -89,6 +89,30 @@ def test_cards_come_first_then_live_queued_finished() -> None:
     assert places == sorted(places)
 
 
+def test_a_job_whose_cards_do_nothing_stands_out() -> None:
+    why = {"code": "idle", "text": "runs; its card has done nothing for 42m"}
+    jobs = [job_view(1, "running", idle_since=1.0, reason=why), job_view(2, "running")]
+    text = drawn(status_view(jobs, [gpu_view(0)]), 120)
+    assert " · 1 idle · " in text[0]
+    [idle] = [line for line in text if why["text"] in line]
+    assert "◍ idle " in idle and "● running" in next(line for line in text if line.startswith(" 2 "))
+    assert "idle" not in "".join(drawn(status_view([job_view(2, "running")], [gpu_view(0)])))
+
+
+@pytest.mark.parametrize(
+    ("notify", "said"),
+    [
+        ({"email": "ann@lab"}, "ann@lab"),
+        ({"webhook": "https://chat.lab/", "on": ["failure", "idle"]}, "https://chat.lab/, of failure, idle"),
+        ({"on": []}, "as usual, of nothing"),
+    ],
+)
+def test_show_says_who_is_told(notify: dict[str, Any], said: str) -> None:
+    full = {**job_view(1, "running"), "spec": {"notify": notify}, "attempts": [], "events": []}
+    shown = [lines.paint(line, 200, False) for line in detail(cast(Any, full), {}, time.time())]
+    assert f"  notify      {said}" in shown
+
+
 def test_the_queue_says_how_much_of_it_is_shown() -> None:
     view = status_view([job_view(2, "queued")])
     view["counts"] = {"queued": 4711}

@@ -10,7 +10,7 @@ import pytest
 from core.builders import GIB, Queue, spec
 from runners.api import Code
 from runners.errors import IllegalTransition, InvalidPipeline
-from runners.spec import Need
+from runners.spec import Need, Notify
 from runnersd import lifecycle
 from runnersd.model import Job, Outcome, Reason
 from runnersd.revision import again, revise
@@ -38,12 +38,13 @@ def test_a_script_replaces_a_command_and_begin_counts_from_now() -> None:
     assert event.not_before == NOW + 3600
 
 
-def test_a_running_job_takes_a_time_limit_a_name_and_a_priority_only() -> None:
+def test_a_running_job_takes_a_time_limit_a_name_a_priority_and_who_is_told_only() -> None:
     queue = Queue()
     queue.add(spec("a"))
     queue.take(lifecycle.Reserved(1, 1))
     job = queue.take(lifecycle.Started(1, 1, NOW))
     assert revise(job, {"time_limit": 90}, (), NOW).spec.time_limit == 90.0
+    assert revise(job, {"notify": "ann@lab"}, (), NOW).spec.notify == Notify("ann@lab")
     with pytest.raises(IllegalTransition, match="num_gpus of job 1: it is running"):
         revise(job, {"num_gpus": 2}, (), NOW)
 

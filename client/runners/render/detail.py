@@ -137,6 +137,9 @@ def _value(key: str, value: Any) -> str:
         return words.duration(value)
     if key == "needs":
         return ", ".join(one["job"] + (" (finished)" if one["on"] == "finished" else "") for one in value)
+    if key == "notify" and isinstance(value, dict):
+        where = ", ".join(value[name] for name in ("email", "webhook") if name in value) or "as usual"
+        return where if "on" not in value else f"{where}, of {', '.join(value['on']) or 'nothing'}"
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     if isinstance(value, float):

@@ -28,8 +28,10 @@ STATES = {
     "timed_out": ("✗", "red"),
     "skipped": ("–", "dim"),
 }
+#: Those of a job that runs, and whose cards have done nothing for too long.
+IDLE = ("◍", "yellow")
 #: The same signs where the terminal has no Unicode.
-PLAIN_SIGNS = str.maketrans("○◇◐●◌✓✗⊘–━─╸·…", "o-+*.vx/-#-=.~")
+PLAIN_SIGNS = str.maketrans("○◇◐●◍◌✓✗⊘–━─╸·…", "o-+*%.vx/-#-=.~")
 _CARDS = {
     "free": "dim",
     "reserved": "green",
@@ -80,8 +82,16 @@ def _heading(view: StatusView, now: float) -> Line:
     for state in ("running", "queued", "held"):
         if state in counts and (counts[state] or state == "queued"):
             line += [(" · ", "dim"), (f"{counts[state]} {state}", STATES[state][1] if counts[state] else "dim")]
+    idle = sum(map(_idle, view["jobs"]))
+    if idle:
+        line += [(" · ", "dim"), (f"{idle} idle", IDLE[1])]
     line.append((f" · {words.clock(now, now)}", "dim"))
     return line
+
+
+def _idle(job: JobView) -> bool:
+    """Whether a running job's cards have done nothing for too long."""
+    return job["state"] == "running" and job.get("idle_since") is not None
 
 
 def _notices(view: StatusView) -> list[Line]:
@@ -289,7 +299,8 @@ class _Jobs:
 
     def line(self, job: JobView) -> Line:
         """One job, without the sentence."""
-        sign, style = STATES.get(job["state"], ("?", ""))
+        state = "idle" if _idle(job) else job["state"]
+        sign, style = IDLE if _idle(job) else STATES.get(state, ("?", ""))
         settled = job["state"] in words.SETTLED
         cards = ranges(words.cards(job, self.indices))
         return [
@@ -297,7 +308,7 @@ class _Jobs:
             (f"  {left(job['pipeline'], self.pipeline)}", "dim"),
             (f"  {left(middle(words.clean(job['name']), self.name), self.name)}", ""),
             (f"  {left(end(words.clean(job['user']), self.user), self.user)}", "" if job["uid"] == self.uid else "dim"),
-            (f"  {sign} {left(job['state'].replace('_', ' '), 9)}", style),
+            (f"  {sign} {left(state.replace('_', ' '), 9)}", style),
             (f"  {left(end(cards, self.cards), self.cards)}", "dim" if settled else ""),
             (f"  {right(words.duration(words.took(job, self.now)), self.time)}", "dim" if settled else ""),
             (f"  {left(self.moment(job), self.when)}" if self.when else "", "dim"),

@@ -271,7 +271,7 @@ class Engine:
         return job
 
     async def update(self, id: JobId, changes: Mapping[str, Any], *, operator: bool) -> Job:
-        """Change what was asked for: any key of a waiting job; a live one's time limit, name and priority.
+        """Change what was asked for: any key of a waiting job; a live one's `LIVE_KEYS`.
 
         Raises:
             InvalidPipeline: a value is wrong, or could never run here.

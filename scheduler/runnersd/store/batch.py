@@ -149,8 +149,8 @@ class Batch:
         self._write_experience(connection)
         intrusions.write(connection, self.intrusions.values())
         summaries.write(connection, self.summaries)
-        notices.write(connection, self.notices)
-        notices.delete(connection, self.told)
+        _many(connection, notices.INSERT, [notices.row_of(one) for one in self.notices])
+        _many(connection, notices.DELETE, [notices.key_of(one) for one in self.told])
         ended = [(id, at) for id, at in self.ended.items()]
         _many(
             connection,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from runnersd.model import Intrusion, Job
 from runnersd.notices.notice import Notice, Receiver
@@ -30,20 +30,19 @@ class Outbox(Protocol):
         """Those of which it has not heard that they are on disk never will be."""
 
 
-def write(connection: sqlite3.Connection, notices: Iterable[Notice]) -> None:
-    """Keep them."""
-    for one in notices:
-        detail = text({"kind": one.kind, "uid": one.uid, "facts": one.facts})
-        connection.execute(
-            "INSERT INTO notice (event, receiver, at, detail) VALUES (?, ?, ?, ?)",
-            (one.event, text(one.receiver), one.at, detail),
-        )
+#: Takes rows of `row_of`, and of `key_of`.
+INSERT = "INSERT INTO notice (event, receiver, at, detail) VALUES {}"
+DELETE = "DELETE FROM notice WHERE (event, receiver) IN (VALUES {})"
 
 
-def delete(connection: sqlite3.Connection, notices: Iterable[Notice]) -> None:
-    """Keep them no longer."""
-    for one in notices:
-        connection.execute("DELETE FROM notice WHERE event = ? AND receiver = ?", (one.event, text(one.receiver)))
+def row_of(one: Notice) -> tuple[Any, ...]:
+    """A notice's row."""
+    return (*key_of(one), one.at, text({"kind": one.kind, "uid": one.uid, "facts": one.facts}))
+
+
+def key_of(one: Notice) -> tuple[int, str]:
+    """What a notice's row is known by."""
+    return (one.event, text(one.receiver))
 
 
 def waiting(connection: sqlite3.Connection) -> list[Notice]:
