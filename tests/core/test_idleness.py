@@ -36,7 +36,7 @@ class Watch:
     def look(self, now: float, *percent: int | None, after: float | None = AFTER) -> float | None:
         """See the cards so busy; returns since when the job is idle."""
         use = dict(zip(("GPU-0", "GPU-1"), percent, strict=True)) if percent else {}
-        self.seen = look([self.job], use, self.seen.spells, after, now)
+        self.seen = look([self.job], use, self.seen, after, now, gap=500.0)
         for job, since in self.seen.idle:
             self.queue.take(lifecycle.Idled(job.id, job.attempt, since))
             self.events.append(since)
@@ -76,6 +76,14 @@ def test_a_card_of_which_nothing_is_known_is_not_idle() -> None:
     assert watch.look(121.0, 0, 0) == 61.0
     assert watch.look(130.0) == 61.0  # the driver does not answer: what was said stays
     assert watch.look(140.0, None, 80) is None
+
+
+def test_what_nobody_saw_is_not_idle() -> None:
+    watch = Watch().run()
+    watch.look(0.0, 0, 0)
+    assert watch.look(3600.0, 0, 0) is None  # the machine slept, or its clock was set
+    assert watch.look(3000.0, 0, 0) is None
+    assert watch.look(3060.0, 0, 0) == 3000.0
 
 
 def test_a_job_that_is_being_launched_is_not_idle() -> None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from runnersd import lifecycle
 from runnersd.model import Inventory
 from runnersd.store import Store
-from runnersd.telemetry.idleness import Spells, look
+from runnersd.telemetry.idleness import Look, look
+
+#: Looks that are this much further apart (seconds) than they should be leave open what was between.
+LATE = 30.0
 
 
 class IdleCards:
@@ -16,18 +19,18 @@ class IdleCards:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._spells: Spells = {}
+        self._last = Look({})
 
-    def see(self, inventory: Inventory, after: float | None, now: float) -> bool:
+    def see(self, inventory: Inventory, after: float | None, now: float, *, poll: float) -> bool:
         """Note what the cards as just seen say. ``after``: for how long (seconds) they may do nothing; None: for ever.
 
-        Returns whether anything was noted.
+        They are looked at every ``poll`` seconds. Returns whether anything was noted.
         """
         if not self._store.healthy:
             return False
         utilization = {} if inventory.stale else {gpu.uuid: gpu.utilization for gpu in inventory.gpus}
-        seen = look(list(self._store.snapshot.live.values()), utilization, self._spells, after, now)
-        self._spells = seen.spells
+        live = list(self._store.snapshot.live.values())
+        self._last = seen = look(live, utilization, self._last, after, now, gap=poll + LATE)
         for job, since in seen.idle:
             self._store.record(lifecycle.Idled(job.id, job.attempt, since), now)
         for job in seen.busy:

@@ -183,7 +183,8 @@ class Loop:
         self._measure()
         changed = await self._leftovers.look(self.world()) or changed
         self._intruders.see(self.world(), self.clock())
-        changed = self._idle.see(self.sight.inventory, self.config.telemetry.idle_after, self.clock()) or changed
+        after, poll = self.config.telemetry.idle_after, self.config.gpus.poll
+        changed = self._idle.see(self.sight.inventory, after, self.clock(), poll=poll) or changed
         if changed:
             self.wake()
 

@@ -25,17 +25,27 @@ class Look:
     """What one look at the cards says: whose spells go on, who has been idle for too long, and who is busy again."""
 
     spells: Spells
+    at: float | None = None  #: when that was (Unix seconds)
     idle: tuple[tuple[Job, float], ...] = ()  #: since when
     busy: tuple[Job, ...] = ()
 
 
 def look(
-    jobs: Iterable[Job], utilization: Mapping[GpuId, int | None], spells: Spells, after: float | None, now: float
+    jobs: Iterable[Job],
+    utilization: Mapping[GpuId, int | None],
+    before: Look,
+    after: float | None,
+    now: float,
+    *,
+    gap: float,
 ) -> Look:
-    """What the cards' ``utilization`` (per cent) now says of live jobs, with the ``spells`` up to the look before.
+    """What the cards' ``utilization`` (per cent) now says of live jobs, after the look ``before``.
 
-    ``after`` is for how long (seconds) cards may do nothing; None: for ever. ``now`` in Unix seconds.
+    ``after`` is for how long (seconds) cards may do nothing; None: for ever. ``now`` in Unix seconds. What happened
+    nobody saw if the looks are further apart than ``gap`` seconds, or the clock was set: all spells begin anew then.
     """
+    seen_since = before.at is not None and 0 <= now - before.at <= gap
+    spells: Spells = before.spells if seen_since else {}
     going: dict[tuple[JobId, int], float] = {}
     idle: list[tuple[Job, float]] = []
     busy: list[Job] = []
@@ -53,7 +63,7 @@ def look(
             going[key] = since = spells.get(key, now)
             if now - since >= after:
                 idle.append((job, since))
-    return Look(going, tuple(idle), tuple(busy))
+    return Look(going, now, tuple(idle), tuple(busy))
 
 
 def idle_text(job: Job, now: float) -> str:
