@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,6 +130,29 @@ def test_a_daemon_killed_between_the_end_and_the_telling_leaves_it_to_the_next(p
     [last] = place.daemon.submit({"name": "last", "command": "true"})
     place.told(last, "end")
     assert sum(got.jobs.count(ids[0]) for got in place.hook.posted) == 1  # what is told is not told again
+
+
+def test_a_sweep_that_ends_at_once_is_a_handful_of_messages(place: Place) -> None:
+    sweep = [{"name": f"j{n}", "command": "true", "begin": "+1h", "notify": "sweep@lab"} for n in range(1000)]
+    ids = set(place.daemon.submit(*sweep, name="sweep"))
+    pipeline = place.daemon.job(min(ids))["pipeline"]
+    assert place.daemon.run("cancel", pipeline).returncode == 0
+
+    def posts() -> list[Posted]:
+        return [one for one in place.hook.posted if ids & set(one.jobs)]
+
+    def subjects() -> list[str]:
+        return [one.message["Subject"] for one in place.mails.mails if one.to == "sweep@lab"]
+
+    def counted() -> int:
+        """Of a single one the subject says no number."""
+        return sum(
+            int(found[1].replace(",", "")) if (found := re.match("([0-9,]+) jobs", one)) else 1 for one in subjects()
+        )
+
+    eventually("all of it is posted", lambda: sum(len(one.jobs) + one.json["more"] for one in posts()) == 1000)
+    eventually("all of it is mailed", lambda: counted() == 1000)
+    assert len(posts()) <= 8 and len(subjects()) <= 8
 
 
 @needs_root
