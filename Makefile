@@ -96,7 +96,7 @@ check: $(VENV)/.dev ## format, lint, types, import rules, and the tests that nee
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -m 'not slow' tests/core
+	$(BIN)/pytest -m 'not slow' tests/core $(call workers,load)
 
 .PHONY: format
 format: $(VENV)/.dev ## format the code
