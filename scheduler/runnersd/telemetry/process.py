@@ -15,14 +15,17 @@ from runnersd.telemetry.frames import Frames
 #: The most that waits to be sent (bytes): a minute of samples of 64 attempts with a card each.
 MOST_WAITING = 2 << 20
 #: What the process finds in its environment, of the daemon's: what Python needs to find zarr.
-KEPT = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG")
+KEPT = ("PATH", "LD_LIBRARY_PATH", "LANG")
 #: NumPy and zarr start no threads for what is so small.
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS"), "1")
 
 
 def clean_environment() -> dict[str, str]:
     """What a telemetry process runs with."""
-    return {**{name: os.environ[name] for name in KEPT if name in os.environ}, **_ONE_THREAD}
+    kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+    if path := os.environ.get("PYTHONPATH"):  # which may be relative to where the daemon was started
+        kept["PYTHONPATH"] = os.pathsep.join(str(Path(one).absolute()) for one in path.split(os.pathsep) if one)
+    return {**kept, **_ONE_THREAD}
 
 
 class TelemetryProcess:
