@@ -21,6 +21,7 @@ from runnersd.machine.simulated import SimulatedCards, SimulatedGpus, SimulatedL
 from runnersd.model import RunName
 from runnersd.server import Server, serve
 from runnersd.store import Store
+from runnersd.telemetry.recording import Recorder
 
 DEFAULTS = Config()
 
@@ -107,7 +108,9 @@ def submission(
 
 
 @asynccontextmanager
-async def served(folder: Path, config: Config = DEFAULTS, *, gpus: int = 2) -> AsyncIterator[Served]:
+async def served(
+    folder: Path, config: Config = DEFAULTS, *, gpus: int = 2, recorder: Recorder | None = None
+) -> AsyncIterator[Served]:
     """A server in ``folder``, until the context ends."""
     paths = Paths(folder / "runnersd.yml", folder / "d.sock", folder / "state", folder / "locks")
     config = replace(config, paths=config.paths or paths)
@@ -123,6 +126,7 @@ async def served(folder: Path, config: Config = DEFAULTS, *, gpus: int = 2) -> A
         clock=time.time,
         free_disk=lambda: 1 << 50,
         change_user=False,
+        recorder=recorder,
     )
     await engine.start()
     server = await serve(engine, config, sockets={})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import bisect
 import contextlib
+import json
 import os
 import random
 import signal
@@ -18,6 +20,9 @@ from fake_nvml import FakeDriver
 from harness.daemon import Daemon, eventually
 from runners.api import TelemetryView
 from runners.errors import InvalidRequest, NotFound
+from runnersd.telemetry.recorder import SeriesRecorder
+from runnersd.telemetry.sample import ProcessSample, Sample
+from serving import served, submission
 
 GIB = 1 << 30
 #: Seconds between two samples here, and how late one may be on a busy machine.
@@ -189,6 +194,29 @@ def test_a_series_survives_kills_at_random(lab: Lab) -> None:
         }
         seen = series["at"]
     assert lab.end(id)["at"][: len(seen)] == seen
+
+
+def test_a_series_goes_with_its_job(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        kept = SeriesRecorder(tmp_path, 1.0)
+        try:
+            async with served(tmp_path, recorder=kept) as daemon:
+                await daemon.ask("POST", "/v1/pipelines", submission("true"))
+                await daemon.until_state(1, "succeeded")
+                for job in (1, 2):
+                    kept.began(job, 1, 0.0, [])
+                    for second in range(5):
+                        kept.add(job, 1, Sample(float(second), (), ProcessSample(second)))
+                    kept.ended(job, 1)
+                series = (await daemon.ask("GET", "/v1/jobs/1/telemetry")).json
+                assert (series["at"], series["process"]["memory"]) == ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4])
+                assert await daemon.engine.prune(time.time() + 1) == 1
+                assert await kept.read(1, 1, 10) == b"{}"
+                assert json.loads(await kept.read(2, 1, 10))["at"] == [0, 1, 2, 3, 4]
+        finally:
+            await kept.close()
+
+    asyncio.run(scenario())
 
 
 def test_the_daemon_itself_loads_neither_zarr_nor_numpy(lab: Lab) -> None:
