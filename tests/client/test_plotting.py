@@ -90,6 +90,15 @@ def test_a_job_that_runs_has_lasted_until_now_and_waits_from_its_begin() -> None
     assert "running" in run.told and "has run 15m 10s" in run.told
 
 
+def test_a_later_attempt_is_drawn_from_its_own_start_with_the_jobs_first_wait() -> None:
+    again = job(12, "train", waited=500.0, lasted=100.0, attempt=2)
+    first = {**again["attempts"][0], "attempt": 1, "state": "failed", "started_at": SUBMITTED + 30.0}
+    again["attempts"] = [first, {**again["attempts"][0], "attempt": 2}]
+    [run] = curves([(again, telemetry(12, 1, waited=500.0, lasted=100.0, samples=2, attempt=2))], NOW).runs
+    assert (run.waited, run.lasted, run.times) == (30.0, 100.0, [25.0, 75.0])
+    assert run.told.startswith("ann, succeeded, attempt 2, waited 30s, ran 1m 40s")
+
+
 def test_what_nobody_measured_has_no_panel() -> None:
     series = telemetry(12, 0, samples=5)
     series["process"]["memory"] = [None] * 5
