@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.pages import rows, section, text_of, words_in
-from runnersd.config import Config, ContainersConfig, DirectoriesConfig, Paths
+from runnersd.config import Config, ContainersConfig, DirectoriesConfig, NotifyConfig, Paths, SmtpConfig
 from runnersd.doctor import containers, report
 from runnersd.doctor.examination import examine
 from runnersd.doctor.facts import (
@@ -132,6 +132,12 @@ def as_user(facts: Facts, **keys: Any) -> Facts:
     return replace(facts, config=replace(facts.config, system=False), root=False, **keys)
 
 
+def mailing(password: int | Unseen | None) -> Facts:
+    smtp = SmtpConfig("mail.lab", user="gpu", password_file="/etc/runners/mail")
+    config = replace(HEALTHY.config, notify=NotifyConfig(smtp=smtp))
+    return replace(HEALTHY, config=config, mail_password=password)
+
+
 def people(**keys: Any) -> Facts:
     return replace(HEALTHY, people=replace(HEALTHY.people, **keys))
 
@@ -139,6 +145,10 @@ def people(**keys: Any) -> Facts:
 def test_nothing_is_wrong_with_a_healthy_machine() -> None:
     assert [one for one in findings(HEALTHY) if one.level is not Level.OK] == []
     assert not [one for one in findings(HEALTHY) if one.fix]
+
+
+def test_a_password_of_the_daemons_own_is_not_spoken_of() -> None:
+    assert findings(mailing(0o600)) == findings(HEALTHY) == findings(mailing(None))
 
 
 def test_a_laptop_has_warnings_and_no_failure() -> None:
@@ -239,6 +249,8 @@ CASES: list[tuple[Facts, str, Level, str, str]] = [
     (replace(HEALTHY, pidfd=False, kernel="5.2"), "kernel", Level.FAILURE, "5.3 is the oldest", "apt-get"),
     (replace(HEALTHY, sqlite="3.40.1"), "sqlite", Level.OK, "the daemon has one", ""),
     (replace(HEALTHY, sqlite="3.7.17"), "sqlite", Level.FAILURE, "3.31.0 is the oldest", "#"),
+    (mailing(0o644), "mail-password", Level.WARNING, "others may read /etc/runners/mail", "chmod 600 /etc/runners/mail"),
+    (mailing(Unseen("No such file")), "mail-password", Level.WARNING, "no mail can be sent: ", "ls -l /etc/runners/mail"),
 ]  # fmt: skip
 
 

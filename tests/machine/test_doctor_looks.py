@@ -424,3 +424,12 @@ def test_a_real_engine_is_examined(
     assert {name: levels[name] for name in checked if name in levels} == dict.fromkeys(checked, Level.OK)
     assert levels["live-restore"] is Level.WARNING
     assert not {"docker-init", "seccomp", "engine-tcp", "runtime"} & set(levels)
+
+
+def test_a_password_is_looked_at_and_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    with pytest.raises(FileNotFoundError):
+        machine_looks.readable_mode(file)
+    file.write_text("s3cret")
+    file.chmod(0o640)
+    assert machine_looks.readable_mode(file) == 0o640

@@ -174,3 +174,4 @@ class Facts:
     open_files: int | Unseen  #: the soft limit of the daemon, or ours where none answers
     kernel: str = ""
     pidfd: bool = True
+    mail_password: int | Unseen | None = None  #: the permission bits of its file; None where none is configured

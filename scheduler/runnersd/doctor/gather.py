@@ -56,6 +56,8 @@ def gather(config: Config, config_problem: str | None, environment: Mapping[str,
         places["docker"] = Look(partial(machine_looks.place_facts, Path(engine.info.root)), FILES)
     answering = daemon.seen()
     pid = None if isinstance(answering, Unseen) else answering.pid
+    password = None if config.notify.smtp is None else config.notify.smtp.password_file
+    mode = None if password is None else Look(partial(machine_looks.readable_mode, Path(password)), FILES)
     return Facts(
         config=config,
         config_file=paths.file.exists(),
@@ -73,6 +75,7 @@ def gather(config: Config, config_problem: str | None, environment: Mapping[str,
         open_files=Look(partial(machine_looks.open_files, pid), FILES).seen(),
         kernel=platform.release(),
         pidfd=machine_looks.has_pidfd(),
+        mail_password=None if mode is None else mode.seen(),
     )
 
 

@@ -76,6 +76,12 @@ def socket_file(path: Path) -> SocketFile:
     return SocketFile(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode), group_name(found.st_gid))
 
 
+def readable_mode(path: Path) -> int:
+    """The permission bits of a file that can be read."""
+    with path.open("rb") as file:
+        return stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+
+
 def group_name(gid: int) -> str:
     """The group's name, or its number as text."""
     try:

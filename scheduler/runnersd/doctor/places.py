@@ -25,6 +25,7 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
         yield failure("config", facts.config_problem, "runnersd --check-config")
     else:
         yield ok("config", str(paths.file) if facts.config_file else f"no {paths.file}: every key has its default")
+    yield from _mail_password(facts)
     if isinstance(facts.daemon, Unseen):
         start = (
             "systemctl enable --now runnersd.socket runnersd.service" if facts.config.system else "runners-client up"
@@ -32,6 +33,20 @@ def check_daemon(facts: Facts) -> Iterator[Finding]:
         yield warning("daemon", f"no daemon answers at {paths.socket}: {facts.daemon.why}", start)
     else:
         yield ok("daemon", f"runnersd {facts.daemon.version} answers at {paths.socket} (pid {facts.daemon.pid})")
+
+
+def _mail_password(facts: Facts) -> Iterator[Finding]:
+    """Whether the mail server's password can be read, and by the daemon alone."""
+    smtp, mode = facts.config.notify.smtp, facts.mail_password
+    if smtp is None or smtp.password_file is None or mode is None or (facts.config.system and not facts.root):
+        return
+    file = smtp.password_file
+    if isinstance(mode, Unseen):
+        yield warning("mail-password", f"no mail can be sent: {file} cannot be read ({mode.why})", f"ls -l {file}")
+    elif mode & 0o077:
+        yield warning(
+            "mail-password", f"others may read {file}, which has the mail server's password", f"chmod 600 {file}"
+        )
 
 
 def check_machine(facts: Facts) -> Iterator[Finding]:

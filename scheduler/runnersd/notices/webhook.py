@@ -46,6 +46,8 @@ async def post(url: str, message: Message, host: str, *, guarded: bool) -> None:
         ):
             status = answer.status
             answer.close()
+    except aiohttp.InvalidURL:
+        raise Undelivered(f"{server} is no name of a host", again=False) from None
     except TimeoutError:
         raise Undelivered(f"{server} does not answer in time") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
