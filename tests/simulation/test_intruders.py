@@ -41,7 +41,7 @@ async def noted(store: Store) -> list[tuple[int, float, float]]:
 
 async def events(store: Store) -> int:
     """How many events say that the job was contaminated."""
-    return sum(event["type"] == "job.contaminated" for event in await store.events_of(1))
+    return sum(event["type"] == "job.contaminated" for event in await store.archive.events_of(1))
 
 
 def test_an_intruder_is_noted_when_it_comes_seldom_while_it_stays_and_when_it_goes(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_an_intruder_is_noted_when_it_comes_seldom_while_it_stays_and_when_it_go
         intruders.see(world_of(store, BOB), NOW + 200)
         assert (await noted(store))[1:] == [(4242, NOW + 200, NOW + 200)]
         assert await events(store) == 1
-        (attempt,) = await store.attempts(1)
+        (attempt,) = await store.archive.attempts(1)
         assert attempt["contaminated"][0] == {
             "gpu": "GPU-0", "pid": 4242, "user": "bob", "uid": 1001, "program": "train", "memory": 3 * GIB,
             "since": NOW + 1, "until": NOW + last,

@@ -141,7 +141,7 @@ def test_the_next_daemon_goes_on_and_the_end_is_on_disk_with_all_that_was_seen(t
         second_life.measuring.keep(job)
         succeed(store, 1)
         second_life.measuring.forget(job)
-        (attempt,) = await store.attempts(1)
+        (attempt,) = await store.archive.attempts(1)
         summary = attempt["telemetry"]
         assert summary is not None and (summary["samples"], summary["seconds"]) == (12, 10.0)
         assert summary["energy"] == 9 * 200.0 + 100.0 and summary["gpus"][0]["power"]["peak"] == 200.0

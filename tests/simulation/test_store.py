@@ -371,7 +371,7 @@ def test_any_text_comes_back_as_it_was(tmp_path: Path) -> None:
         assert [job.id for job in await store.jobs(user=odd)] == [1]
         assert [job.id for job in await store.jobs(name=odd)] == [1]
         assert dict(await store.environment(1)) == {odd: odd}
-        assert [event.data["name"] for event in await store.events_after(3, 9)] == [odd]
+        assert [event.data["name"] for event in await store.archive.events_after(3, 9)] == [odd]
         await store.close()
         store = await opened(tmp_path)
         assert image(store) == before
@@ -391,7 +391,7 @@ def test_a_submission_that_no_row_can_hold_fails_alone(tmp_path: Path) -> None:
             await bad
         assert [await good, await also] == [[1], [3]]
         assert store.healthy
-        assert [event.job for event in await store.events_after(0, 9)] == [1, 3]
+        assert [event.job for event in await store.archive.events_after(0, 9)] == [1, 3]
         await check(store)
         await store.close()
 
@@ -456,7 +456,7 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
             lifecycle.Requeued(id, 1, Reason(Code.EXIT_CODE, "exited with code 3"), 3, 20.0, 25.0, 7 << 20), 20.5
         )
         store.record(lifecycle.Reserved(id, 2, ("GPU-0",)), 30.0)
-        assert await store.attempts(id) == [
+        assert await store.archive.attempts(id) == [
             {
                 "attempt": 1, "state": "failed", "reason": {"code": "exit_code", "text": "exited with code 3"},
                 "exit_code": 3, "gpus": ["GPU-3", "GPU-1"], "started_at": 10.25, "finished_at": 20.0,
@@ -471,7 +471,7 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
         assert await select(store, "SELECT reserved_at FROM attempt ORDER BY attempt") == [(10.0,), (30.0,)]
         store.record(lifecycle.Stopping(id, 2, WHY, 31.0), 31.0)
         store.record(lifecycle.Cancelled(id, 2, WHY, 143, 32.0), 32.0)
-        last = (await store.attempts(id))[-1]
+        last = (await store.archive.attempts(id))[-1]
         assert (last["state"], last["exit_code"], last["gpus"], last["finished_at"]) == (
             "cancelled",
             143,
@@ -479,10 +479,10 @@ def test_attempts_and_events_of_a_job_are_told(tmp_path: Path) -> None:
             32,
         )
         assert await select(store, "SELECT reserved_at FROM attempt ORDER BY attempt") == [(10.0,), (30.0,)]
-        assert [event["type"] for event in await store.events_of(id)] == [
+        assert [event["type"] for event in await store.archive.events_of(id)] == [
             "job.queued", "job.starting", "job.running", "job.queued", "job.starting", "job.stopping", "job.cancelled",
         ]  # fmt: skip
-        assert await store.attempts(99) == [] and await store.events_of(99) == []
+        assert await store.archive.attempts(99) == [] and await store.archive.events_of(99) == []
         await store.close()
 
     run(work)
@@ -495,7 +495,7 @@ def test_a_job_cancelled_while_it_waits_for_its_retry_leaves_the_failed_attempt_
         start(store, id)
         store.record(lifecycle.Requeued(id, 1, Reason(Code.EXIT_CODE, "exited with code 3"), 3, 20.0, 25.0), 20.0)
         store.record(lifecycle.Cancelled(id, 1, WHY, None, 21.0), 21.0)
-        (only,) = await store.attempts(id)
+        (only,) = await store.archive.attempts(id)
         assert (only["state"], only["exit_code"]) == ("failed", 3)
         await store.close()
 
@@ -520,13 +520,13 @@ def test_those_who_listen_hear_what_is_read_back_later(tmp_path: Path) -> None:
             ("gpu.reserved", None, None), ("job.held", 2, 1000), ("job.succeeded", 1, 1000),
         ]  # fmt: skip
         assert heard[3].data["gpus"] == ["GPU-0"] and heard[3].data["state"] == "running"
-        assert await store.events_after(0, 100) == heard
-        assert await store.events_after(2, 3) == heard[2:5]
+        assert await store.archive.events_after(0, 100) == heard
+        assert await store.archive.events_after(2, 3) == heard[2:5]
         await store.close()
         with pytest.raises(StopAsyncIteration):
             await anext(listener)
         store = await opened(tmp_path)
-        assert await store.events_after(0, 100) == heard
+        assert await store.archive.events_after(0, 100) == heard
         start_over = store.subscribe()
         (third,) = await queue(store)
         assert (await anext(start_over)).id == 8 and third == 3
@@ -600,7 +600,7 @@ def test_what_does_not_exist_is_not_found(tmp_path: Path) -> None:
         for missing in (store.job(1), store.pipeline(1), store.environment(1)):
             with pytest.raises(NotFound):
                 await missing
-        assert await store.jobs() == [] and await store.events_after(0, 10) == []
+        assert await store.jobs() == [] and await store.archive.events_after(0, 10) == []
         await store.close()
 
     run(work)
@@ -762,9 +762,9 @@ def test_idle_and_busy_are_events_of_their_own(tmp_path: Path) -> None:
         start(store, id, "GPU-0")
         store.record(lifecycle.Idled(id, 1, 250.0), 310.0)
         store.record(lifecycle.Idled(id, 1, None), 320.0)
-        types = [event["type"] for event in await store.events_of(id)]
+        types = [event["type"] for event in await store.archive.events_of(id)]
         assert types[-3:] == ["job.running", "job.idle", "job.busy"]
-        idle, busy = (await store.events_after(0, 100))[-2:]
+        idle, busy = (await store.archive.events_after(0, 100))[-2:]
         assert idle.data["idle_since"] == 250.0 and "idle_since" not in busy.data
         assert idle.data["state"] == "running"
         await store.close()

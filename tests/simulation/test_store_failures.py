@@ -182,7 +182,7 @@ def test_while_the_disk_fails_nothing_is_promised_and_nothing_is_moved(
         heard = await anext(listener)
         assert (heard.type, heard.job) == ("job.succeeded", first)
         assert not listener._records
-        events = [event.id for event in await store.events_after(0, 99)]
+        events = [event.id for event in await store.archive.events_after(0, 99)]
         assert len(set(events)) == len(events) == 6 and events[-1] == heard.id == store.last_event
         assert await queue(store) == [5]
         await check(store)

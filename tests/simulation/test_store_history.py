@@ -19,7 +19,7 @@ async def pages(store: Store, since: float, limit: int) -> list[list[Any]]:
     """Every page of that size."""
     found, after = [], 0
     while True:
-        page, follows = await store.history(since, after, limit)
+        page, follows = await store.archive.history(since, after, limit)
         found.append(page)
         if follows is None:
             return found
@@ -96,14 +96,14 @@ def test_changes_of_cards_are_told_from_a_time_on(tmp_path: Path, monkeypatch: p
                     "gpu.drained" if n % 2 else "gpu.free", {"uuid": f"GPU-{n}", "state": "drained", "reason": "x"}
                 )
         await store.committed()
-        found = await store.card_changes(1003.0)
+        found = await store.archive.card_changes(1003.0)
         assert [(one["at"], one["uuid"], one["state"], one["reason"]) for one in found] == [
             (1003.0, "GPU-3", "drained", "x"),
             (1006.0, "GPU-6", "drained", "x"),
             (1009.0, "GPU-9", "drained", "x"),
         ]
-        assert len(await store.card_changes(0.0)) == 4
-        assert await store.card_changes(2000.0) == []
+        assert len(await store.archive.card_changes(0.0)) == 4
+        assert await store.archive.card_changes(2000.0) == []
         await store.close()
 
     run(work)

@@ -59,9 +59,9 @@ def rounds(folder: Path, count: int, seed: int) -> None:
             for id, (attempt, at) in reached.items():
                 job = await store.job(id)
                 assert (job.attempt, RANK[job.state.value]) >= (attempt, at), f"job {id} had been further on: {job}"
-                told = [event["type"] for event in await store.events_of(id)]
+                told = [event["type"] for event in await store.archive.events_of(id)]
                 assert told[-1] == f"job.{job.state.value}"
-                assert told.count("job.starting") == job.attempt == len(await store.attempts(id))
+                assert told.count("job.starting") == job.attempt == len(await store.archive.attempts(id))
             # Every pipeline is whole, and the history counts up with nothing missing.
             sizes = (
                 "SELECT count(*) FROM pipeline WHERE size <> (SELECT count(*) FROM job WHERE pipeline = pipeline.id)"

@@ -64,7 +64,7 @@ def test_a_database_of_every_released_schema_opens_and_becomes_the_newest(tmp_pa
         assert {id: job.state.value for id, job in store.snapshot.jobs.items()} == states
         assert store.snapshot.jobs[3].gpus == ("GPU-0", "GPU-1")
         assert [job.id for job in store.recent][-3:] == [4, 2, 1]
-        assert [attempt["exit_code"] for attempt in await store.attempts(4)] == [3, 4]
+        assert [attempt["exit_code"] for attempt in await store.archive.attempts(4)] == [3, 4]
         assert store.snapshot.doomed == {6}
         assert dict(store.drained) == {"GPU-7": Drain("fan broken")} and store.paused == "maintenance"
         assert dict(await store.environment(2)) == {"PATH": "/usr/bin", "SECRET": "hush"}
@@ -114,7 +114,7 @@ def knows_who_is_to_be_told(store: Store, version: int) -> None:
 
 async def knows_what_was_measured(store: Store, version: int) -> None:
     """From version 3 on there is a summary of an attempt that is over, and of one that goes on."""
-    (over,) = await store.attempts(1)
+    (over,) = await store.archive.attempts(1)
     summary = over["telemetry"]
     assert (summary["energy"] if summary else None) == (800.0 if version >= 3 else None)
     assert {key: view["energy"] for key, view in store.summaries.items()} == ({(3, 1): 1600.0} if version >= 3 else {})

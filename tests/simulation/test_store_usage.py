@@ -22,7 +22,7 @@ ALL = Period(0.0, 1000.0, 80.0 * GIB)
 
 async def added(store: Store, by: By = "user", period: Period = ALL) -> dict[str, Account]:
     """The accounts by the most telling part of their owner."""
-    found = await store.usage(by, period)
+    found = await store.archive.usage(by, period)
     return {str(owner.script or owner.pipeline or owner.user): account for owner, account in found.items()}
 
 
@@ -60,7 +60,9 @@ def test_jobs_are_added_up_by_user_pipeline_and_script(tmp_path: Path) -> None:
         assert (bob.jobs, bob.attempts, bob.ended, bob.card_seconds) == (1, 1, 0, 100.0), "it runs, and counts till now"
         assert (ann.efficiency, ann.energy, ann.idle) == (None, None, None)
 
-        assert {owner: account.card_seconds for owner, account in (await store.usage("pipeline", ALL)).items()} == {
+        assert {
+            owner: account.card_seconds for owner, account in (await store.archive.usage("pipeline", ALL)).items()
+        } == {
             Owner("ann", ANN.uid, 1, "sweep \udfff\0"): 210.0,
             Owner("bob", BOB.uid, 2, "demo"): 100.0,
         }

@@ -153,7 +153,7 @@ class Engine:
 
     async def attempts(self, job: Job) -> list[AttemptView]:
         """The job's attempts, first to last, each with what it did up to now."""
-        attempts = await self.store.attempts(job.id)
+        attempts = await self.store.archive.attempts(job.id)
         for one in attempts:
             summary = self._measuring.summary(job.id, one["attempt"]) or one.get("telemetry")
             one["telemetry"] = judged(summary, job.spec) if summary is not None else None
@@ -331,7 +331,7 @@ class Engine:
         Raises:
             IllegalTransition: none of them has ended badly, or one needs a job that is not over.
         """
-        names = await self.store.submitted_names(pipeline.id)
+        names = await self.store.archive.submitted_names(pipeline.id)
         environment = await self.store.environment(pipeline.id)
         submission = again(pipeline, jobs, environment, only, names)
         return (await self.submit([submission], pipeline.submitter, operator=True))[0]

@@ -75,7 +75,7 @@ class Leftovers:
             return None
         if inside is not None:
             # The name does not say which daemon's job it is: then the job must have had this card.
-            tries = await self._store.attempts(id)
+            tries = await self._store.archive.attempts(id)
             if not any(one["attempt"] == attempt and gpu.uuid in one["gpus"] for one in tries):
                 return None
         return id, attempt

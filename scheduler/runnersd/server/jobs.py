@@ -102,7 +102,7 @@ async def detail(call: Call) -> web.StreamResponse:
     [job] = await _current(engine, call.jobs)
     while True:
         attempts = await engine.attempts(job)
-        events = await engine.store.events_of(job.id)
+        events = await engine.store.archive.events_of(job.id)
         seen, [job] = job, await _current(engine, [job])
         if job == seen:  # else it has moved on meanwhile: an answer is of one moment
             break

@@ -154,7 +154,7 @@ async def events(call: Call) -> web.StreamResponse:
         # Subscribed first, so that nothing falls between what is on disk and what comes.
         subscription = store.subscribe()
         try:
-            while page := await store.events_after(last, PAGE):
+            while page := await store.archive.events_after(last, PAGE):
                 last = page[-1].id
                 await _send(response, [record for record in page if wanted(record)])
             while (record := await _next(subscription, response)) is not None:

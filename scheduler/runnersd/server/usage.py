@@ -15,7 +15,7 @@ async def usage(call: Call) -> web.StreamResponse:
     engine, by, since = call.engine, call.query["by"], call.query["since"]
     until = engine.clock()
     period = Period(float(since or 0), until, float(engine.store.snapshot.measures.card_memory))
-    found = await engine.store.usage(by, period)
+    found = await engine.store.archive.usage(by, period)
     total = Account()
     for account in found.values():
         total.add(account)
@@ -37,10 +37,10 @@ async def history(call: Call) -> web.StreamResponse:
     """Jobs that wanted cards since a time, with their attempts; on the first page what became of the cards too."""
     store, query = call.engine.store, call.query
     since = float(query["since"] or 0)
-    jobs, follows = await store.history(since, query["after"] or 0, query["limit"])
+    jobs, follows = await store.archive.history(since, query["after"] or 0, query["limit"])
     view: HistoryView = {
         "jobs": jobs,
-        "changes": await store.card_changes(since) if not query["after"] else [],
+        "changes": await store.archive.card_changes(since) if not query["after"] else [],
         "next": follows,
     }
     await call.saved()

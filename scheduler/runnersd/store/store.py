@@ -14,15 +14,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import AttemptView, CardChangeView, EventView, JobState, PastJobView, SummaryView
+from runners.api import JobState, SummaryView
 from runners.errors import IllegalTransition, InvalidRequest, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
 from runnersd.notices.notice import Notice
-from runnersd.past.accounts import Account
 from runnersd.snapshot import Snapshot
-from runnersd.store import history, reading, usage
+from runnersd.store import reading
+from runnersd.store.archive import Archive
 from runnersd.store.batch import Accepted, Batch, Intake, News
 from runnersd.store.feed import EventRecord, Feed, Subscription
 from runnersd.store.intake import build
@@ -34,7 +34,6 @@ from runnersd.store.reading import Loaded, Search
 from runnersd.store.retention import prune
 from runnersd.store.rows import reason_then
 from runnersd.store.shared import Shared
-from runnersd.store.usage import By, Owner, Period
 from runnersd.store.writer import Writer
 from runnersd.views import job_view
 
@@ -58,6 +57,7 @@ class Store:
         self._memory.install(loaded)
         self._writer = writer
         self._journal = Journal(writer, file, self._committed, self._restored)
+        self._archive = Archive(self._journal)
         self._feed = Feed()
         self._pipelines, self._jobs, self._events = loaded.last_pipeline, loaded.last_job, loaded.last_event
         self._bookings = loaded.last_booking
@@ -82,6 +82,11 @@ class Store:
         return cls(writer, path, identity, loaded, clock)
 
     # -- memory ------------------------------------------------------------------------------------------------------
+
+    @property
+    def archive(self) -> Archive:
+        """What was: attempts, events, and what everything added up to."""
+        return self._archive
 
     @property
     def snapshot(self) -> Snapshot:
@@ -364,57 +369,6 @@ class Store:
         found = await self._journal.read(lambda rows: reading.pipeline_with_jobs(rows, id, Shared()))
         if found is None:
             raise NotFound(f"cannot find pipeline p{id}: there is no such pipeline")
-        return found
-
-    async def submitted_names(self, id: PipelineId) -> list[str]:
-        """What the pipeline's jobs were called when it was submitted, which their needs still say."""
-        return await self._journal.read(lambda rows: reading.submitted_names(rows, id))
-
-    async def attempts(self, id: JobId) -> list[AttemptView]:
-        """The job's attempts, first to last."""
-        return await self._journal.read(lambda rows: reading.attempts(rows, id))
-
-    async def events_of(self, id: JobId) -> list[EventView]:
-        """What happened to the job, oldest first."""
-        return await self._journal.read(lambda rows: reading.events_of(rows, id))
-
-    async def events_after(self, id: int, limit: int) -> list[EventRecord]:
-        """The history from the event after ``id`` on, at most ``limit`` of it."""
-        return await self._journal.read(lambda rows: reading.events_after(rows, id, limit, Shared()))
-
-    async def usage(self, by: By, period: Period) -> dict[Owner, Account]:
-        """What everything that ran in that period adds up to, for each user, pipeline or script."""
-        found: dict[Owner, Account] = {}
-        last = await self._journal.read(usage.last_job)
-        for low in range(1, last + 1, usage.STRIDE):
-            part = await self._journal.read(
-                lambda rows, low=low: usage.accounts(rows, by, period, low, low + usage.STRIDE - 1)  # type: ignore[misc]
-            )
-            for owner, account in part.items():
-                known = found.setdefault(owner, account)
-                if known is not account:
-                    known.add(account)
-        return found
-
-    async def history(self, since: float, after: JobId, limit: int) -> tuple[list[PastJobView], JobId | None]:
-        """Jobs that ask for cards and were not over then (Unix seconds), by id; the id to go on after, if any."""
-        found: list[PastJobView] = []
-        at: JobId | None = after
-        while at is not None and len(found) < limit:
-            left = limit - len(found)
-            page, at = await self._journal.read(
-                lambda rows, at=at, left=left: history.jobs(rows, since, at, left)  # type: ignore[misc]
-            )
-            found += page
-        return found, at
-
-    async def card_changes(self, since: float) -> list[CardChangeView]:
-        """When cards came into another state since then (Unix seconds), oldest first."""
-        found: list[CardChangeView] = []
-        at: int | None = 0
-        while at is not None:
-            page, at = await self._journal.read(lambda rows, at=at: history.changes(rows, since, at))  # type: ignore[misc]
-            found += page
         return found
 
     async def environment(self, pipeline: PipelineId) -> Mapping[str, str]:
