@@ -372,6 +372,7 @@ class DaemonView(TypedDict):
     paused: NotRequired[str | None]
     notice: NotRequired[str]
     directories: NotRequired[dict[str, str]]  #: `DATA_DIRECTORY` and its sisters, where the configuration sets them
+    default_script_args: NotRequired[dict[str, Any]]  #: where the configuration says other than usual
 
 
 class StatusView(TypedDict):

@@ -356,3 +356,24 @@ def test_a_submission_during_a_restart_queues_once(tmp_path: Path) -> None:
         assert all(one.returncode in (0, 3) for one in answers)
         there = [job["id"] for job in Client(str(daemon.socket)).jobs()]
         assert sorted(said) == sorted(there)
+
+
+def test_what_the_daemon_says_of_scripts_and_directories_holds_also_for_what_comes_through_a_pipe(
+    tmp_path: Path,
+) -> None:
+    config = {"default_script_args": {"num_workers": 3, "blocking": True}, "directories": {"data": str(tmp_path)}}
+    text = b"""
+        defaults: {env: {A: b}}
+        jobs:
+          - {script: first, config: "${DATA_DIRECTORY}/x"}
+          - {script: second, num_workers: 1, blocking: false}
+          - {command: "true"}
+    """
+    with Daemon(tmp_path / "d", config=config) as daemon:
+        found = json.loads(out(daemon.run("validate", "--json", "/dev/stdin", stdin=text)))["jobs"]
+    assert found[0]["command"][-1] == f"{tmp_path}/x"
+    assert [(job.get("num_workers", 1), job.get("blocking", False)) for job in found] == [
+        (3, True),
+        (1, False),
+        (1, False),
+    ]

@@ -1,4 +1,4 @@
-"""What a submission says beside its jobs: where it comes from, and the directories its files may name."""
+"""What a submission says beside its jobs: where it comes from, and what its files leave to the daemon."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from runners.errors import InvalidPipeline, Problem, RunnersError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runners.api import DaemonView
     from runners.client import Client
     from runners.experiments.submission import Experiments
     from runners.pipeline.files import Loaded
@@ -47,28 +48,37 @@ def surroundings() -> Surroundings:
 def load_all(files: list[str], client: Client) -> list[Loaded]:
     """The pipelines of files. Raises :class:`InvalidPipeline` with every mistake of all of them.
 
-    Directories that our environment does not set are the daemon's, where one answers.
+    Directories that our environment does not set, and what scripts are that say nothing else, are the daemon's, where
+    one answers.
     """
-    from runners.pipeline.files import load_located  # brings YAML, which `run` has no use for
+    from runners.pipeline.files import load_located, reading_once  # brings YAML, which `run` has no use for
 
-    directories: dict[str, str] | None = None
+    daemon: DaemonView | None = None
     loaded: list[Loaded] = []
     messages: list[str] = []
+    read_file = reading_once()
     for file in files:
+        wrong: InvalidPipeline | None = None
         try:
-            loaded.append(load_located(file, environment=os.environ))
-            continue
+            found = load_located(file, environment=os.environ, read_file=read_file)
         except InvalidPipeline as error:
             wrong = error
-        if directories is None:
-            directories = _daemon_directories(client)
-        if directories:
-            try:
-                loaded.append(load_located(file, environment=os.environ, daemon_directories=directories))
-                continue
-            except InvalidPipeline as error:
-                wrong = error
-        messages.append(str(wrong))
+        if wrong is not None or found.scripts:
+            daemon = daemon or _who_answers(client)
+            directories, script_args = daemon.get("directories"), daemon.get("default_script_args")
+            if script_args or (wrong is not None and directories):
+                wrong = None
+                try:
+                    found = load_located(
+                        file, environment=os.environ, daemon_directories=directories, script_args=script_args,
+                        read_file=read_file,
+                    )  # fmt: skip
+                except InvalidPipeline as error:
+                    wrong = error
+        if wrong is None:
+            loaded.append(found)
+        else:
+            messages.append(str(wrong))
     if messages:
         raise InvalidPipeline("\n".join(messages))
     return loaded
@@ -105,11 +115,11 @@ def _of_file(problem: Problem, files: list[str], loaded: Sequence[Loaded]) -> Pr
     return Problem(": ".join(filter(None, (files[number], rest))), problem.message)
 
 
-def _daemon_directories(client: Client) -> dict[str, str]:
+def _who_answers(client: Client) -> DaemonView:
     try:
-        return client.status(limit=1)["daemon"].get("directories", {})
-    except RunnersError:
-        return {}  # checking a file needs no daemon; queueing it will say that there is none
+        return client.status(limit=1)["daemon"]
+    except RunnersError:  # checking a file needs no daemon; queueing it will say that there is none
+        return {"version": "", "pid": 0, "uptime": 0.0, "engine": ""}
 
 
 def _directory() -> str:

@@ -49,13 +49,18 @@ class _Scope:
 class Expansion:
     """The walk through a file and the files it names. :meth:`run` it once; then look at :attr:`document`."""
 
-    def __init__(self, read_file: ReadFile, directories: Mapping[str, str], now: float) -> None:
-        """``directories`` are the values of `${DATA_DIRECTORY}` and its sisters; ``now`` is Unix seconds."""
+    def __init__(
+        self, read_file: ReadFile, directories: Mapping[str, str], now: float, script_args: Mapping[str, Any]
+    ) -> None:
+        """``directories`` are the values of `${DATA_DIRECTORY}` and its sisters; ``now`` is Unix seconds. Of what jobs
+        with a `script` leave open, and the file's `defaults` too, ``script_args`` say something."""
         self.check = Check(now, self.locate)
         self.library = Library(read_file, directories, self.check.add)
         self.document: dict[str, Any] = {}
         self.missing: list[str] = []  #: full names below which jobs could not be made; an empty one means anywhere
+        self.scripts = False  #: whether any job has a `script`
         self.combinations: list[dict[str, Any]] = []  #: of each job's matrix: the values by key
+        self._script_args = script_args
         self._jobs: list[dict[str, Any]] = []
         self._origins: list[Origin] = []  #: one a job
         self._entries: list[Origin] = []  #: one an entry
@@ -231,8 +236,16 @@ class Expansion:
             if "pipeline" in own:
                 groups.append(self._item(scope, place, own, name, groups))
             else:
-                self._job(scope, Origin(place, merged(scope.defaults, own)), name, groups)
+                self._job(scope, Origin(place, self._with_defaults(scope, place, own)), name, groups)
                 groups.append(self._groups.add(scope.prefix + name))
+
+    def _with_defaults(self, scope: _Scope, place: Place, own: dict[str, Value]) -> dict[str, Value]:
+        values = merged(scope.defaults, own)
+        if "script" not in values:
+            return values
+        self.scripts = True
+        nowhere = Scalar("", None, place.line)
+        return merged({key: Value(value, place, nowhere, False) for key, value in self._script_args.items()}, values)
 
     def _names(self, entries: Sequence[tuple[Place, dict[str, Value]]], scope: _Scope) -> list[str]:
         """A name for each entry of a file, without the prefix of the items around it."""

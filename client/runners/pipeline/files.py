@@ -21,12 +21,13 @@ from runners.spec import PipelineSpec
 
 
 class Loaded(NamedTuple):
-    """A file's pipeline; ``locate``: what is wrong at a key path of its document, said of a line of a file; and each
-    job's values of its matrix, by key."""
+    """A file's pipeline; ``locate``: what is wrong at a key path of its document, said of a line of a file; each job's
+    values of its matrix, by key; and whether any job has a `script`."""
 
     spec: PipelineSpec
     locate: Callable[[Path, str], Problem]
     combinations: Sequence[Mapping[str, Any]]
+    scripts: bool
 
 
 def load(
@@ -52,14 +53,31 @@ def load_located(
     *,
     environment: Mapping[str, str],
     daemon_directories: Mapping[str, str] | None = None,
+    script_args: Mapping[str, Any] | None = None,
     now: float | None = None,
+    read_file: ReadFile | None = None,
 ) -> Loaded:
     """As :func:`load`, for a caller who may learn later that something in the pipeline will not do.
+
+    ``script_args`` are what jobs with a `script` are when the file says nothing else. ``read_file`` reads files in
+    place of the disk: :func:`reading_once`, for a caller who loads a pipeline twice.
 
     Raises:
         InvalidPipeline: as :func:`load`.
     """
-    return _load(os.fspath(path), _read_file, environment, daemon_directories, now)
+    return _load(os.fspath(path), read_file or _read_file, environment, daemon_directories, now, script_args)
+
+
+def reading_once() -> ReadFile:
+    """Reads each file once, however often it is asked for: a pipe has its text only once."""
+    known: dict[tuple[str, bool], tuple[str, bytes]] = {}
+
+    def read(path: str, regular: bool) -> tuple[str, bytes]:
+        if (path, regular) not in known:
+            known[path, regular] = _read_file(path, regular)
+        return known[path, regular]
+
+    return read
 
 
 def load_text(
@@ -87,9 +105,10 @@ def _load(
     environment: Mapping[str, str],
     daemon_directories: Mapping[str, str] | None,
     now: float | None,
+    script_args: Mapping[str, Any] | None = None,
 ) -> Loaded:
     directories = directory_values(environment, daemon_directories or {})
-    expansion = Expansion(read_file, directories, time.time() if now is None else now)
+    expansion = Expansion(read_file, directories, time.time() if now is None else now, script_args or {})
     spec = None
     collecting = gc.isenabled()
     gc.disable()  # a large file makes a million objects that all stay: looking for garbage takes a third of the time
@@ -105,7 +124,7 @@ def _load(
             gc.enable()
     if spec is None or expansion.check.count:
         raise InvalidPipeline(f"cannot use {file}:", _in_order(expansion.check.problems, expansion.library.files))
-    return Loaded(spec, expansion.locate, expansion.combinations)
+    return Loaded(spec, expansion.locate, expansion.combinations, expansion.scripts)
 
 
 def _read_file(path: str, regular: bool) -> tuple[str, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFo
 from runners.spec import PipelineSpec, Submission
 from runnersd import lifecycle
 from runnersd.admission import Limits, admit, check_quotas
-from runnersd.config import Config
+from runnersd.config import Config, ScriptConfig
 from runnersd.engine.answers import Answers
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.bookings import Bookings
@@ -171,6 +171,11 @@ class Engine:
     def directories(self) -> dict[str, str]:
         """`DATA_DIRECTORY` and its sisters, where the configuration sets them."""
         return {DIRECTORIES[key]: value for key, value in configured(self.config).items() if value}
+
+    def script_args(self) -> dict[str, Any]:
+        """What jobs with a `script` are that say nothing else, where the configuration says other than usual."""
+        usual, ours = asdict(ScriptConfig()), asdict(self.config.default_script_args)
+        return {key: value for key, value in ours.items() if value != usual[key]}
 
     def logs(self, job: Job, attempt: int) -> tuple[Path, Path]:
         """Where the attempt's stdout and stderr are; a missing file is an empty one."""

@@ -62,6 +62,7 @@ async def status(call: Call) -> web.StreamResponse:
             "paused": store.paused,
             **({"notice": engine.notice} if engine.notice else {}),
             "directories": engine.directories(),
+            **({"default_script_args": scripts} if (scripts := engine.script_args()) else {}),
         },
         "gpus": engine.gpus(),
         "bookings": engine.bookings.views(),
