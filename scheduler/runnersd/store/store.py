@@ -6,7 +6,6 @@ A change is promised only once it is on disk (`committed`). If that fails, memor
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import JobState, SummaryView
-from runners.errors import IllegalTransition, InvalidRequest, NotFound
+from runners.errors import IllegalTransition, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Submitter
@@ -23,9 +22,8 @@ from runnersd.notices.notice import Notice
 from runnersd.snapshot import Snapshot
 from runnersd.store import reading
 from runnersd.store.archive import Archive
-from runnersd.store.batch import Accepted, Batch, Intake, News
+from runnersd.store.batch import Accepted, Batch, News
 from runnersd.store.feed import EventRecord, Feed, Subscription
-from runnersd.store.intake import build
 from runnersd.store.journal import Journal
 from runnersd.store.memory import Memory
 from runnersd.store.notices import Outbox
@@ -34,6 +32,7 @@ from runnersd.store.reading import Loaded, Search
 from runnersd.store.retention import prune
 from runnersd.store.rows import reason_then
 from runnersd.store.shared import Shared
+from runnersd.store.submissions import Submissions
 from runnersd.store.writer import Writer
 from runnersd.views import job_view
 
@@ -59,10 +58,9 @@ class Store:
         self._journal = Journal(writer, file, self._committed, self._restored)
         self._archive = Archive(self._journal)
         self._feed = Feed()
-        self._pipelines, self._jobs, self._events = loaded.last_pipeline, loaded.last_job, loaded.last_event
+        self._submissions = Submissions(self._journal, self._memory, loaded, self._next_event, self.pipeline)
+        self._events = loaded.last_event
         self._bookings = loaded.last_booking
-        self._coming: set[Intake] = set()
-        self._submitting: dict[tuple[int, bytes], asyncio.Task[Accepted]] = {}
         self._environments: OrderedDict[PipelineId, Mapping[str, str]] = OrderedDict()
 
     @classmethod
@@ -150,14 +148,12 @@ class Store:
 
     def queued_by(self, uid: int | None = None) -> int:
         """How many jobs of that user (of all, when None) wait, those included that are just being submitted."""
-        coming = sum(
-            pipeline.size for intake in self._coming for pipeline, _, _ in intake.pipelines if uid in (None, intake.uid)
-        )
+        coming = sum(one.size for one in self._submissions.coming if uid in (None, one.submitter.uid))
         return coming + (self._memory.waiting.total() if uid is None else self._memory.waiting[uid])
 
     def submitters(self) -> dict[int, Submitter]:
         """Users as they last submitted, by uid, those included that are just submitting."""
-        coming = {intake.uid: pipeline.submitter for intake in self._coming for pipeline, _, _ in intake.pipelines}
+        coming = {one.submitter.uid: one.submitter for one in self._submissions.coming}
         return {**self.snapshot.submitters, **coming}
 
     # -- changes -----------------------------------------------------------------------------------------------------
@@ -186,9 +182,7 @@ class Store:
         if job.settled:
             if job.pipeline.id not in self.snapshot.progress:
                 batch.ended[job.pipeline.id] = at
-            for intake in self._coming:
-                if job.id in intake.dependencies:
-                    intake.dependencies[job.id] = job
+            self._submissions.settled(job)
         return job
 
     async def committed(self) -> None:
@@ -267,27 +261,8 @@ class Store:
         now: float,
         may: Callable[[], None] = lambda: None,
     ) -> Accepted:
-        """Queue pipelines, all or none; on disk when this returns. ``now`` in Unix seconds.
-
-        The same submitter and ``key`` again get what the first submission made, at whatever moment they come. Another
-        one is taken in if ``may`` raises nothing, which is asked when nothing can come between any more.
-
-        Raises:
-            NotFound: a job it is to start after does not exist.
-            InvalidRequest: something in it cannot be stored.
-            Unavailable: nothing can be promised now; nothing is queued.
-        """
-        if key is None:
-            return await self._submit(submissions, submitter, None, now, may)
-        digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-        name = (submitter.uid, digest)
-        task = self._submitting.get(name)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._submit(submissions, submitter, digest, now, may))
-            self._submitting[name] = task
-            task.add_done_callback(lambda done: self._submitting.pop(name))
-        # A caller who goes away must not take the others' answer along.
-        return await asyncio.shield(task)
+        """Queue pipelines, all or none; see :meth:`Submissions.submit`."""
+        return await self._submissions.submit(submissions, submitter, key, now, may)
 
     async def prune(self, before: float) -> list[tuple[JobId, int]]:
         """Forget pipelines that ended before then (Unix seconds), a few at a time.
@@ -300,7 +275,7 @@ class Store:
         gone: list[tuple[JobId, int]] = []
         while True:
             keep = {id for progress in self.snapshot.progress.values() for id in progress.pipeline.after}
-            keep |= {id for intake in self._coming for id in intake.dependencies}
+            keep |= self._submissions.dependencies
             pruned = await self._journal.write(partial(prune, before=before, keep=keep))
             if not pruned.jobs:
                 return gone
@@ -391,62 +366,11 @@ class Store:
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    async def _submit(
-        self,
-        submissions: Sequence[Submission],
-        submitter: Submitter,
-        key: bytes | None,
-        now: float,
-        may: Callable[[], None],
-    ) -> Accepted:
-        if key is not None:
-            earlier = await self._journal.read(lambda rows: reading.submitted_before(rows, submitter.uid, key))
-            if earlier is not None:
-                return await self._accepted_before(*earlier)
-        dependencies = await self._dependencies({int(id) for one in submissions for id in one.after})
-        # From here to the batch nothing waits: what is known of the dependencies stays true.
-        may()
-        batch = self._journal.batch()
-        made = build(
-            submissions,
-            submitter,
-            now,
-            pipeline=self._pipelines + 1,
-            job=self._jobs + 1,
-            shared=self._memory.shared,
-        )
-        self._pipelines += len(made)
-        self._jobs += sum(pipeline.size for pipeline, _, _ in made)
-        intake = Intake(submitter.uid, key, made, dependencies, asyncio.get_running_loop().create_future())
-        intake.news = [
-            News(self._next_event(), now, f"job.{job.state.value}", job) for _, jobs, _ in made for job in jobs
-        ]
-        self._coming.add(intake)
-        intake.accepted.add_done_callback(lambda _: self._coming.discard(intake))
-        batch.intakes.append(intake)
-        return await asyncio.shield(intake.accepted)
-
-    async def _dependencies(self, ids: set[JobId]) -> dict[JobId, Job]:
-        settled: dict[JobId, Job] = {}
-        while missing := [id for id in ids if id not in settled and id not in self.snapshot.jobs]:
-            found = await self._journal.read(lambda rows, ids=missing: reading.jobs_by_id(rows, ids, Shared()))  # type: ignore[misc]
-            lost = sorted(set(missing) - found.keys())
-            if lost:
-                raise NotFound(f"cannot submit after job {lost[0]}: there is no such job")
-            settled |= {id: job for id, job in found.items() if job.settled}
-        return {id: self.snapshot.jobs.get(id) or settled[id] for id in ids}
-
-    async def _accepted_before(self, first: PipelineId, last: PipelineId) -> Accepted:
-        accepted: Accepted = []
-        for id in range(first, last + 1):
-            pipeline, jobs = await self.pipeline(id)
-            accepted.append((pipeline, [(job.id, job.spec.name) for job in jobs]))
-        return accepted
-
     def _committed(self, batch: Batch) -> None:
         """The batch is on disk: what it took in can be seen from now on."""
         for intake in batch.intakes:
-            self._take_in(intake)
+            for pipeline, environment in self._submissions.take_in(intake):
+                self._keep_environment(pipeline, environment)
         news = batch.all_news()
         if news:
             self.last_event = news[-1].id
@@ -462,25 +386,10 @@ class Store:
         if self.outbox is not None:
             batch.notices += self.outbox.notices(type, job, before, id, at, by)
 
-    def _take_in(self, intake: Intake) -> None:
-        if intake.error is not None:
-            if not intake.accepted.done():
-                intake.accepted.set_exception(InvalidRequest(f"cannot store the submission: {intake.error}"))
-            return
-        settled = [job for job in intake.dependencies.values() if job.settled]
-        for pipeline, jobs, environment in intake.pipelines:
-            self._memory.add(pipeline, jobs, [job for job in settled if job.id in pipeline.after])
-            self._keep_environment(pipeline.id, environment)
-        if not intake.accepted.done():
-            intake.accepted.set_result(
-                [(pipeline, [(job.id, job.spec.name) for job in jobs]) for pipeline, jobs, _ in intake.pipelines]
-            )
-
     def _restored(self, loaded: Loaded) -> None:
         """Memory goes back to the rows. Ids given since are not given again."""
         self._memory.install(loaded)
-        self._pipelines = max(self._pipelines, loaded.last_pipeline)
-        self._jobs = max(self._jobs, loaded.last_job)
+        self._submissions.restored(loaded)
         self._events = max(self._events, loaded.last_event)
         self._bookings = max(self._bookings, loaded.last_booking)
         if self.outbox is not None:
