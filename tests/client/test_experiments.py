@@ -39,6 +39,8 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An artifacts directory, and nothing of Comet's or of a job's around."""
     for name in ("COMET_API_KEY", comet.OFFLINE, "RUNNERS_JOB_ID", "EXPERIMENT_KEY"):
         monkeypatch.delenv(name, raising=False)
+    # That is read when it is first imported, whenever that was.
+    monkeypatch.setattr("runners.config.artifacts_directory", None)
     monkeypatch.setenv("ARTIFACTS_DIRECTORY", str(tmp_path / "artifacts"))
     return tmp_path
 

@@ -145,15 +145,27 @@ def test_a_record_that_leads_elsewhere_is_written_with_the_users_rights_alone(da
     assert (written.stat().st_uid, len(read_record(written.parent))) == (4321, 2)
 
 
+def power_of(job: Any) -> float | None:
+    """The mean power of the only attempt's only card, as far as it is known (watts)."""
+    found = [card["power"]["mean"] for one in job["attempts"] for card in (one["telemetry"] or {}).get("gpus", ())]
+    return found[0] if found else None
+
+
 def test_the_comet_key_reaches_the_job_and_nothing_else(daemon: Daemon) -> None:
     """With Comet away, so that the archive is there to be looked into."""
     script = daemon.folder / "follow.py"
     script.write_text(
-        "import os\nfrom runners.experiment_utils import load_experiment\n"
+        "import os, time\nfrom runners.experiment_utils import load_experiment\n"
         "config, exp, path = load_experiment(os.environ['EXPERIMENT_PATH'])\n"
         "print(os.environ['COMET_API_KEY'][::-1], exp.get_key())\n"
+        "while not os.path.exists('measured'):\n    time.sleep(0.05)\n"
     )
-    [job] = submit(daemon, f"command: [{sys.executable}, follow.py]\nname: train\nnum_gpus: 1\nexperiment: exp.yml\n")
+    work = f"command: [{sys.executable}, follow.py]\nname: train\nnum_gpus: 1\nexperiment: exp.yml\n"
+    (daemon.folder / "p.yml").write_text(work)
+    [entry] = json.loads(daemon.run("submit", "p.yml", "--json").stdout)["jobs"]
+    eventually("its card was measured for a while", lambda: power_of(daemon.job(entry["id"])))
+    (daemon.folder / "measured").touch()
+    [job] = daemon.wait(entry["id"])
     home = home_of(job)
     said = daemon.run("logs", str(job["id"]))
     assert said.stdout.decode().split()[-2:] == [SECRET[::-1], home.name], said.stderr

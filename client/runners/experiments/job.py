@@ -8,7 +8,8 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 #: Seconds that the daemon has to say what it knows of the job.
@@ -63,7 +64,17 @@ def joined(config: Mapping[str, Any], exp: Any) -> None:
     if exp is not None:
         exp.log_others({f"runners_{name}": str(fact) for name, fact in facts.items()})
         _tell(exp, facts["job"])
-        atexit.register(_tell, exp, facts["job"])  # after Comet's own, so it is called before that
+        _at_exit(partial(_tell, exp, facts["job"]))
+
+
+def _at_exit(do: Callable[[], None]) -> None:
+    """Have it done before Comet's own hook ends the experiment: those come in reverse, and before all of `atexit`'s."""
+    try:
+        from comet_ml import atexit_hooks
+    except ImportError:  # a release without them: it uses `atexit`
+        atexit.register(do)
+    else:
+        atexit_hooks.register(do)
 
 
 def packages() -> dict[str, str]:
@@ -111,6 +122,8 @@ def _known(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tell(exp: Any, job: int) -> None:
+    if not exp.alive:
+        return  # it was ended before the process
     facts = daemon_facts(job)
     if facts:
         exp.log_others(facts)
