@@ -34,6 +34,7 @@ class Making:
         self._completed: Launch | None = None
         self._body: dict[str, Any] | None = None
         self._verified: str | None = None
+        self._made: str | None = None
 
     async def create(self) -> tuple[str, bool]:
         """Have the engine make it: its id, and whether it waits at a gate.
@@ -63,7 +64,10 @@ class Making:
         if self._body is None:
             return False
         if self._verified != container:
-            wrong = body.differences(self._body, await self._around.connection.inspect(container))
+            seen = await self._around.connection.inspect(container)
+            if container != self._made and not body.is_that(seen, self._run, self._body):
+                return False  # what was there when that one was asked for may have been otherwise
+            wrong = body.differences(self._body, seen)
             if wrong:
                 raise LaunchFailed(f"the engine made its container otherwise than asked: {'; '.join(wrong[:5])}")
             self._verified = container
@@ -170,7 +174,8 @@ class Making:
                                gate_folder=str(self._gate.folder), staged=self._staged_as is not None)  # fmt: skip
         name = self._staged_as or body.name_of(self._run)
         try:
-            return await connection.create(name, self._body)
+            self._made = await connection.create(name, self._body)
+            return self._made
         except (Conflict, Refused, NotFound) as error:
             # Made by an earlier call that was not answered, or by this one, whatever was answered.
             try:

@@ -158,9 +158,9 @@ class Staging:
         engine, container = around.connection.engine, None
         try:
             container, gated = await making.create()
-            await making.verify(container)
+            verified = await making.verify(container)
             # An image's own shell may do as it likes, and the card is still another's.
-            if gated and making.surely_waits:
+            if verified and gated and making.surely_waits:
                 await around.connection.start(container)
                 seen = await around.connection.inspect(container)
                 pid, began = int(seen["State"].get("Pid") or 0), str(seen["State"].get("StartedAt"))
