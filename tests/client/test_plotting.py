@@ -347,6 +347,11 @@ def test_the_machines_picture_has_a_row_for_each_card_and_names_the_users(tmp_pa
     assert len(one.users) <= 28 or any("others" in name for name in names)
 
 
+def test_a_picture_that_cannot_be_written_is_called_by_its_name(tmp_path: Path) -> None:
+    with pytest.raises(RunnersError, match=f"cannot write {tmp_path}/no/a.png: No such file or directory"):
+        canvas.save(canvas.figure(1, 1), tmp_path / "no" / "a.png")
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"must end in one of \.png, \.svg, \.pdf"):
         canvas.kind_of(tmp_path / "a.jpg")

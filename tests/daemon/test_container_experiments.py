@@ -69,6 +69,7 @@ def test_an_end_while_no_daemon_is_there_is_told_by_the_next(lab: Lab, home: Pat
     job = {"command": "until test -e go; do sleep 0.1; done", "experiment": path}
     [id] = lab.submit_as(ADA, job, cwd=str(home), env={"ARTIFACTS_DIRECTORY": str(home.parent)})
     eventually("it runs", lambda: lab.daemon.job(id)["state"] == "running")
+    eventually("that is on record", lambda: [line["event"] for line in read_record(home)] == ["started"])
     lab.daemon.kill()
     assert at_a_shell(ADA, 'touch "$1/go"', home).returncode == 0
     lab.start()

@@ -210,7 +210,7 @@ async def test_jobs_that_end_while_an_answer_is_made_are_shown_as_they_ended(dae
 @served_test()
 async def test_a_job_and_its_attempts_are_shown_as_of_one_moment(daemon: Served) -> None:
     [id] = await daemon.submit("true", hold=True)
-    read = daemon.store.attempts
+    read = daemon.store.archive.attempts
 
     async def read_and_let_it_run(job: int) -> list[AttemptView]:
         found = await read(job)
@@ -219,7 +219,7 @@ async def test_a_job_and_its_attempts_are_shown_as_of_one_moment(daemon: Served)
             await daemon.until(lambda: not daemon.store.snapshot.jobs)
         return found
 
-    daemon.store.attempts = read_and_let_it_run  # type: ignore[method-assign]
+    daemon.store.archive.attempts = read_and_let_it_run  # type: ignore[method-assign]
     job = (await daemon.ask("GET", f"/v1/jobs/{id}")).json
     assert (job["state"], [attempt["state"] for attempt in job["attempts"]]) == ("succeeded", ["succeeded"])
     assert job["events"][-1]["type"] == "job.succeeded"

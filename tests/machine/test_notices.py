@@ -258,6 +258,23 @@ def to(receiver: Receiver, event: int, uid: int = 1000) -> Notice:
     return Notice(one.event, one.at, one.kind, uid, receiver, one.facts)
 
 
+def test_what_cannot_be_put_into_words_stops_nothing_after_it(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        async def send(receiver: Receiver, message: Message) -> None:
+            assert [one.event for one in message.notices] == [2]
+
+        post, there = Post(send), Receiver("email", "ann@lab.example")
+        known = to(there, 1)
+        post.delivery.take([Notice(known.event, known.at, known.kind, known.uid, there, {})])
+        await post.until(1)
+        post.delivery.take([to(there, 2)])
+        await post.until(1, 2)
+        await post.delivery.close()
+
+    asyncio.run(work())
+    assert caplog.text.count("gave up telling ann@lab.example of 1 events") == 1
+
+
 def test_a_hook_that_fails_twice_gets_the_same_message_again(hook: Hook) -> None:
     async def work() -> None:
         post = Post()

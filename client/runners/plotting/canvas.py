@@ -90,6 +90,8 @@ def save(picture: Figure, path: Path) -> None:
             else:
                 picture.savefig(scratch, format=kind, metadata=metadata)
         scratch.replace(path)
+    except OSError as error:
+        raise RunnersError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         scratch.unlink(missing_ok=True)
 

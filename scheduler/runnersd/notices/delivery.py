@@ -105,7 +105,12 @@ class Delivery:
                 notices, box.waiting = box.waiting, []
                 box.under_way = notices
                 more, box.more = box.more, 0
-                await self._see_through(receiver, compose(self._key(receiver, notices), notices, more, self._words()))
+                try:
+                    message = compose(self._key(receiver, notices), notices, more, self._words())
+                except Exception:  # as below: of what cannot be put into words nobody can be told
+                    log.exception("gave up telling %s of %d events", named(receiver), len(notices) + more)
+                else:
+                    await self._see_through(receiver, message)
                 box.last, box.sent = loop.time(), box.sent + 1
                 box.under_way = []
                 self._settled(notices)
