@@ -1,12 +1,14 @@
 """How a trace of jobs fares under the real planner, on a virtual clock, and beside it under textbook policies.
 
-    python tests/benchmarks/replay.py TRACE.csv [--limits exact|none] [--json] [--beside easy,fifo,greedy,sjf]
+    python tests/benchmarks/replay.py TRACE.csv [--limits exact|none] [--json] [--beside easy,fifo,greedy,sjf] [--cuts]
 
 ``--limits exact`` gives each job a time limit of exactly its duration; with ``none`` nobody says how long jobs run,
 and only predictions are left. The textbook policies always know. Times are in seconds.
 
 ``in_range`` says which part of the jobs that had to wait started within the range of times that the daemon would have
 told their users when they came (it means to be right in 0.8 of the cases), and ``foretold`` how many were asked about.
+
+``--cuts`` does the same with windows and rotations of the trace, and prints which parts of EASY's waits ours are.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.cuts import beside as parts_of
+from benchmarks.cuts import cuts
 from benchmarks.textbook import POLICIES
 from benchmarks.trace import Figures, TraceJob, figures, read
 from benchmarks.virtual import Replay
@@ -59,6 +63,7 @@ def main() -> None:
     parser.add_argument("trace", type=Path, metavar="TRACE.csv")
     parser.add_argument("--limits", choices=("exact", "none"), default="exact")
     parser.add_argument("--json", action="store_true", help="one JSON document and nothing else")
+    parser.add_argument("--cuts", action="store_true", help="windows and rotations of the trace too, beside EASY")
     parser.add_argument("--beside", default="", help=f"textbook policies to print too: {','.join(POLICIES)}")
     flags = parser.parse_args()
     beside = [name for name in flags.beside.split(",") if name]
@@ -69,6 +74,11 @@ def main() -> None:
         jobs = read(flags.trace)
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    if flags.cuts:
+        made = cuts(jobs)
+        mine_of = {name: ours(one, flags.limits) for name, one in made.items()}
+        print("\n".join(parts_of(mine_of, {name: textbook(one, "easy") for name, one in made.items()})))
+        return
     mine = rounded(ours(jobs, flags.limits))
     others = {name: rounded(textbook(jobs, name)) for name in beside}
     if flags.json:

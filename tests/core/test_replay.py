@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from benchmarks.cuts import beside, cuts
 from benchmarks.textbook import POLICIES
 from benchmarks.trace import Run, TraceJob, double_bookings, figures, read
 from benchmarks.virtual import Replay
@@ -101,3 +103,25 @@ def test_most_jobs_start_in_the_range_that_was_foretold(limits: bool) -> None:
     assert foretold > 50
     assert in_range is not None
     assert 0.65 < in_range < 0.99
+
+
+def test_cuts_are_parts_of_the_trace_in_its_order_and_the_same_every_time() -> None:
+    chance = Random(1)
+    jobs = [job(number, number * 10.0, chance.uniform(1, 99), num_gpus=1 + number % 2) for number in range(1, 121)]
+    made = cuts(jobs)
+    assert made == cuts(jobs) and len(made) == 24 and made["whole"] == jobs
+    durations = [one.duration for one in jobs]
+    for name, cut in made.items():
+        assert [one.id for one in cut] == list(range(1, len(cut) + 1)), name
+        assert [one.submitted for one in cut] == sorted(one.submitted for one in cut), name
+        first = durations.index(cut[0].duration)
+        assert [one.duration for one in cut] == (durations + durations)[first : first + len(cut)], name
+        assert len(cut) >= 56
+
+
+def test_what_is_printed_of_cuts_are_ratios_and_their_geometric_mean() -> None:
+    runs = POLICIES["easy"](STORY, 2)
+    one = figures(STORY, runs, 2)
+    twice = replace(one, mean_wait=2 * one.mean_wait, multi_gpu_max_wait=8 * one.multi_gpu_max_wait)
+    lines = beside({"a": one, "b": twice}, {"a": one, "b": one})
+    assert [line.split()[-2:] for line in lines] == [["1.00", "1.00"], ["2.00", "8.00"], ["1.41", "2.83"]]
