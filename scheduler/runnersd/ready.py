@@ -7,7 +7,6 @@ what they are promised. All of it is kept in order change by change, so that a d
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
@@ -45,8 +44,6 @@ class Ready:
         self._estimates: dict[Line, Estimate] = {}
         self._kinds: dict[tuple[int, Kind], dict[Line, None]] = {}
         self._guessed: dict[int, dict[Line, None]] = {}  # lines of kinds that are new, by user
-        self._counted: dict[Line, tuple[int, float]] = {}  # size of job, and card-seconds
-        self._work: dict[int, dict[int, tuple[float, int]]] = {}  # by priority and size: card-seconds, and lines
 
     # -- what readers ask --------------------------------------------------------------------------------------------
 
@@ -76,12 +73,6 @@ class Ready:
         job = self._jobs[id]
         submitted = max(job.submitted_at, job.spec.begin or 0.0)
         return submitted - AHEAD if job.preempted else submitted
-
-    def smaller_work(self, priority: int, work: float) -> float:
-        """Card-seconds of the first jobs in lines of at least that priority that are that small or smaller."""
-        most = _size(work)
-        sizes = (sizes for band, sizes in self._work.items() if band >= priority)
-        return sum(amount for found in sizes for size, (amount, _) in found.items() if size <= most)
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -164,8 +155,6 @@ class Ready:
         if heads[0][0] == id:
             self._displace(line)
             self._place(line)
-        else:
-            self._tally(line)
 
     def _hide(self, line: Line, id: JobId, pipeline: PipelineId) -> None:
         heads = self.heads[line]
@@ -178,8 +167,6 @@ class Ready:
         elif at == 0:
             self._displace(line)
             self._place(line)
-        else:
-            self._tally(line)
 
     def _place(self, line: Line) -> None:
         """Put a line that has heads where it belongs."""
@@ -196,7 +183,6 @@ class Ready:
         self._kinds.setdefault((line.uid, line.kind), {})[line] = None
         if estimate.ground != "kind":
             self._guessed.setdefault(line.uid, {})[line] = None
-        self._tally(line)
 
     def _moved(self, line: Line, estimate: Estimate) -> bool:
         """Whether a line belongs elsewhere by now."""
@@ -225,28 +211,6 @@ class Ready:
                 del self.promises[line.priority]
         _discard(self._kinds, (line.uid, line.kind), line)
         _discard(self._guessed, line.uid, line)
-        self._tally(line)
-
-    def _tally(self, line: Line) -> None:
-        """Count the work that stands first in the line, in place of what was counted of it before."""
-        before = self._counted.pop(line, None)
-        if before is not None:
-            size, amount = before
-            sizes = self._work[line.priority]
-            total, lines = sizes[size]
-            if lines > 1:
-                sizes[size] = (total - amount, lines - 1)
-            else:  # no rounding is carried on
-                del sizes[size]
-                if not sizes:
-                    del self._work[line.priority]
-        if line in self._places:
-            work = self._places[line][2]
-            size, amount = _size(work), work * len(self.heads[line])
-            sizes = self._work.setdefault(line.priority, {})
-            total, lines = sizes.get(size, (0.0, 0))
-            sizes[size] = (total + amount, lines + 1)
-            self._counted[line] = (size, amount)
 
     def _estimate(self, line: Line) -> Estimate:
         return self._experience.estimate(line.uid, line.kind, line.shape.num_gpus, line.limit)
@@ -266,8 +230,3 @@ def _discard(sets: dict[K, dict[Line, None]], key: K, line: Line) -> None:
         found.pop(line, None)
         if not found:
             del sets[key]
-
-
-def _size(work: float) -> int:
-    """Which size of job that is: each is half as large again as the one before, about."""
-    return round(math.log(max(work, 1.0)) / math.log(1.5))

@@ -4,7 +4,8 @@ Among jobs of one user the one that is *due* first goes first. A job is due some
 more work it is, the later: so short jobs pass long ones, but none that come long after, and nothing waits for ever.
 
 A job for several cards cannot rely on that: they are seldom free at once. So it is *promised* a start, and cards are
-kept for it in time. The promise too is the later the more work the job is, for while it has the cards all others wait.
+kept for it in time (`runnersd.planner.promises`). The promise too is the later the more work the job is, for while it
+has the cards all others wait.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from runnersd.model import Inventory
 from runnersd.past.estimates import Estimate
 
 #: Seconds after submission at which a job is due, for each card-second that it is expected to take.
-STRETCH = 10.0
+STRETCH = 3.0
 #: A promise is so large a part of the longest delay after submission, and so many times the time that the whole machine
 #: would need for the job.
-PATIENCE, PROMISE = 1 / 12, 1.6
+PATIENCE, PROMISE = 0.75, 1.35
 #: A delay that is configured to be shorter counts as so long (seconds).
 SHORTEST_DELAY = 60.0
 #: Jobs that need no card count as so large a part of one.
@@ -34,7 +35,7 @@ class Measures:
     cards: int = 8
     card_memory: int = 80 << 30
     half_life: float = 7 * 86_400.0  #: after which what somebody has used counts half
-    max_delay: float = 12 * 3600.0  #: how long promises give way, and jobs run of which nothing is known
+    max_delay: float = 12 * 3600.0  #: what promises are measured by; so long runs what is not known
 
 
 def measures_of(inventory: Inventory, before: Measures, *, max_delay: float, half_life: float) -> Measures:

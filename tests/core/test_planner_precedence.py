@@ -39,4 +39,4 @@ def test_a_job_for_all_cards_is_not_behind_those_who_have_had_less_for_ever() ->
     machine.pass_time(120 * MINUTE)
     assert [machine.started[id] - asked for id in (first, second)] == [0.0, 10 * MINUTE]
     # Its promise, the longest delay, and who runs then.
-    assert 50 * MINUTE < machine.started[third] - asked < 75 * MINUTE
+    assert 55 * MINUTE < machine.started[third] - asked < 90 * MINUTE

@@ -241,7 +241,7 @@ def test_a_drained_card_says_why(daemon: Daemon, program: Any) -> None:
 def test_who_is_ahead_in_the_queue_is_named_and_nothing_waits(daemon: Daemon, program: Any) -> None:
     """The card is free, and claimed by a job that waits for more."""
     holder(daemon, "1")
-    [large] = daemon.submit({"name": "large", "command": "sleep 600", "num_gpus": 3})
+    [large] = daemon.submit({"name": "large", "command": "sleep 600", "num_gpus": 3, "time_limit": "1m"})
     eventually("it waits", lambda: daemon.job(large)["reason"]["code"] == "no_free_gpu")
     done = program("run_in_host", "touch no", "--gpus", "0")
     assert done.returncode == 125

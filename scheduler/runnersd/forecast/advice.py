@@ -63,7 +63,7 @@ def _with_a_limit(job: Job, world: Callable[[], World], now: Callable[[], float]
     kept = walk.space.reservations.get(job.id)
     if kept is not None:
         walk.space.lift(kept)
-    room = walk.space.fit(job, shape_of(job)).seconds
+    room = walk.space.fit(job, shape_of(job), heeds=True).seconds
     if not _SHORTEST <= room < math.inf:
         return
     grain = next(grain for most, grain in _GRAINS if room < most)

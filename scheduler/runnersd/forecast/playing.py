@@ -17,7 +17,7 @@ from runnersd.model import GpuId, Job, JobId
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.order import Order
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import is_short, not_before
+from runnersd.planner.promises import is_short
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.walk import use_expected
@@ -83,7 +83,7 @@ class Play:
         estimate = self._queue.ready.estimate(line)
         if is_short(estimate, self._world):
             return self._now
-        return not_before(promised, line.shape, line.priority, estimate, self._world, self._now)
+        return max(promised, self._now)
 
     def _follow(self, following: Following) -> None:
         ends = [self._ends.get(id, math.inf) for id in following.after]

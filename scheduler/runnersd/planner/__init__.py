@@ -2,8 +2,9 @@
 
 Priorities are strict. Within one, the user goes first who has used least of the cards, and of theirs the job that is
 due first (`runnersd.urgency`). The first job that does not fit now gets a *reservation*: named cards, from a time on at
-which they are expected to be free. So does each job for several cards, from the time on that it was promised. Others
-may have those cards until then, if their limit or a prediction says that they will be done.
+which they are expected to be free. So does each job for several cards, once that costs little or it has waited for
+long; until then it is *owed* its cards, which only jobs with a time limit heed. Others may have cards that are kept
+until then, if their limit or a prediction says that they will be done.
 
 A job that could not run even if all of our jobs ended (its cards are foreign, drained or lost) keeps nothing.
 
@@ -12,7 +13,7 @@ decisions.py  what comes out: decisions, reservations, and a plan of them
 planning.py   `plan`: what has to end, what will never run, then the walk
 walk.py       one pass over what is ready, best first
 precedence.py whose jobs for several cards wait for those who have had less
-promises.py   from when on cards are kept for jobs that need several
+promises.py   when cards are kept for jobs that need several
 preemption.py who makes way for whom
 allowance.py  what users may still start within their quotas
 order.py      which ready job is looked at next

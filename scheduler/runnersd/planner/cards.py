@@ -56,6 +56,7 @@ class Card:
         self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
         self.time = Timeline(float(self._total or 1))
         self.cleared = False  #: whether it is thought of as left by those who were on it when it was seen
+        self.owed = math.inf  #: from when on it is owed to somebody for whom nothing is kept yet (Unix seconds)
         self.surely = -math.inf  #: when its holders have left it even if they need all of their limits
 
     def open_to(self, spec: JobSpec) -> bool:
@@ -87,20 +88,21 @@ class Card:
         """Whether the card is that user's by a booking now."""
         return any(booking.uid == uid and booking.active(now) for booking in self.bookings)
 
-    def room(self, spec: JobSpec, asker: Asker | None, now: float) -> float:
+    def room(self, spec: JobSpec, asker: Asker | None, now: float, heeds: bool = False) -> float:
         """For how many seconds from now on a job can have the card; 0 when it cannot. None asks for as if nothing were
-        booked.
+        booked. One that ``heeds`` what is owed to others must leave it by then.
 
         Who has booked it need not heed what is kept for others.
         """
         if not self.roomy(spec):
             return 0.0
-        if asker is None or not self.bookings:
-            return self.time.room(self.amount(spec), now)
-        if self.in_the_way(asker, now) is not None:
-            return 0.0
         room = self.time.room(self.amount(spec), now)
-        return math.inf if room and self.booked_for(asker.uid, now) else room
+        if asker is not None and self.bookings:
+            if self.in_the_way(asker, now) is not None:
+                return 0.0
+            if room and self.booked_for(asker.uid, now):
+                return math.inf
+        return min(room, max(self.owed - now, 0.0)) if heeds else room
 
     def next_room(self, spec: JobSpec, asker: Asker, at: float, seconds: float) -> float:
         """The first time, not before ``at``, from which on a job can have the card for so long; infinity if nobody can
@@ -183,16 +185,20 @@ class Cards:
             found = self._standings[asker] = (closed, own)
         return found
 
-    def rooms(self, job: Job, shape: Shape, able: Sequence[Card], asker: Asker | None) -> list[float]:
+    def rooms(
+        self, job: Job, shape: Shape, able: Sequence[Card], asker: Asker | None, heeds: bool = False
+    ) -> list[float]:
         """For how many seconds each of the cards could be had now, longest first."""
-        key = (shape.each_card, None if asker is None else self.standing(asker))
+        key = (shape.each_card, None if asker is None else self.standing(asker), heeds)
         found = self._rooms.get(key)
         if found is None:
-            rooms = (card.room(job.spec, asker, self._now) for card in able)
+            rooms = (card.room(job.spec, asker, self._now, heeds) for card in able)
             found = self._rooms[key] = sorted(rooms, reverse=True)
         return found
 
-    def choose(self, spec: JobSpec, able: Sequence[Card], seconds: float, asker: Asker) -> tuple[GpuId, ...]:
+    def choose(
+        self, spec: JobSpec, able: Sequence[Card], seconds: float, asker: Asker, heeds: bool = False
+    ) -> tuple[GpuId, ...]:
         """Cards that can be had for so long now, of which there are enough.
 
         Those that the job's user has booked come first. Then a shared job goes where least is left. Others get cards of
@@ -203,7 +209,7 @@ class Cards:
         now = self._now
         fitting: list[tuple[bool, float, int, Card]] = []
         for place, card in enumerate(able):
-            room = card.room(spec, asker, now)
+            room = card.room(spec, asker, now, heeds)
             if room > 0 and room >= seconds:
                 left = card.time.capacity - card.time.taken(now) if spec.gpu_shared else room
                 fitting.append((not card.booked_for(asker.uid, now), left, place, card))
@@ -260,6 +266,12 @@ class Cards:
         for uuid, card in self.cards.items():
             card.cleared = uuid in gpus
         self._rooms.clear()
+
+    def owe(self, gpus: Sequence[GpuId], at: float) -> None:
+        """These cards are owed to somebody from then on."""
+        self._rooms.clear()
+        for uuid in gpus:
+            self.cards[uuid].owed = at
 
     def take(self, spec: JobSpec, gpus: Sequence[GpuId], start: float, end: float) -> None:
         """The job has the cards then."""

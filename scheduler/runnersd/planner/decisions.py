@@ -63,6 +63,7 @@ class Reservation:
     gpus: tuple[GpuId, ...]
     at: float
     until: float
+    owed: bool = False  #: kept from nobody but those who heed it
 
 
 class Over(NamedTuple):

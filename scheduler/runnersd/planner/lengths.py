@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from runners.api import JobState
 from runnersd.model import Job, JobId
@@ -11,9 +12,16 @@ from runnersd.planner.world import World
 
 #: Which of the jobs like it a running job is thought to outlast: as many as not.
 _LIKELY = 0.5
-#: A job without a limit passes a reservation if so large a part of jobs like it would end in time. The larger, the
-#: later the reservation already is, in times that it may be delayed; and from the last of these on it does not pass.
-_CAUTION = ((0.0, 0.5), (2.0, 0.9), (8.0, 1.0))
+#: So many of a job's kind make a prediction that others may have to rely on.
+SEEN = 3
+#: What passes kept cards takes at most that part of the longest delay: who holds the others may leave sooner than
+#: thought.
+_AT_MOST = 1 / 3
+#: A kind is brief if all of it that was seen took at most that part.
+_BRIEFLY = 1 / 6
+#: A job without a limit that wants to start while another is later than it may be, must be of a kind of which so large
+#: a part takes at most that part of the longest delay.
+_MOST, _BRIEF = 0.95, 2 / 3
 #: The least that is thought to be left of a job that runs, where no limit says so.
 _LEAST = 30.0
 #: A job without a limit starts on a card that is booked if so large a part of jobs like it would end before that.
@@ -55,21 +63,38 @@ def clear_of_bookings(estimate: Estimate, world: World) -> float:
     return estimate.quantile(_SURE, world.measures.max_delay + _LEAST)
 
 
-def passing(estimate: Estimate, world: World, late: float) -> float:
-    """What a job must be given that is to pass a reservation, which is so many seconds later than it was promised.
+def is_brief(estimate: Estimate, elapsed: float, world: World) -> bool:
+    """Whether a job that has run for so long is known to end soon, as all of its kind did."""
+    longest = estimate.quantile(1.0, math.inf)
+    seen = estimate.ground == "kind" and len(estimate.likely) >= SEEN
+    return seen and elapsed < longest <= _BRIEFLY * world.measures.max_delay
 
-    A job with a limit needs that, since it keeps it. Another passes by a prediction, which must be the safer the later
-    the reservation is. One of which nothing is known is taken to run for just longer than a reservation may be delayed,
-    and does not pass one that has been.
+
+class Passing(NamedTuple):
+    """What a job must be given that is to go before others: seconds, and whether it ``heeds`` what is only owed."""
+
+    seconds: float
+    heeds: bool = False
+
+
+def passing(estimate: Estimate, world: World, strict: bool = False, late: float = -math.inf) -> Passing:
+    """What a job must be given that is to pass others for whom cards are kept (``strict``) or owed.
+
+    A job with a limit must be done by then, since it keeps it. Another passes what is kept by a prediction: if all of
+    its kind would have been done. What is owed it passes as it likes, until that is ``late`` by as many seconds as it
+    may be: from then on only if jobs of its kind are known to be brief. One of which nothing is known passes nothing
+    that is kept, and nothing that is late.
     """
     if estimate.limit is not None:
-        return estimate.limit
+        return Passing(estimate.limit, heeds=True)
     most = world.measures.max_delay
     if not estimate.known:
-        return most + _LEAST if late <= most else math.inf
-    if late > most * _CAUTION[-1][0]:
-        return math.inf
-    share = max(share for times, share in _CAUTION if late >= times * most)
-    seconds = estimate.quantile(share, most)
-    # What runs is thought to need `_LEAST` at least. What is shorter would pass for ever, one after another.
-    return seconds if late <= most else max(seconds, 2 * _LEAST)
+        return Passing(math.inf, late > 0) if strict or late > 0 else Passing(most + _LEAST)
+    seen = estimate.ground == "kind" and len(estimate.likely) >= SEEN
+    if late >= most and not (seen and estimate.quantile(_MOST, most) <= _BRIEF * most):
+        return Passing(math.inf, heeds=True)
+    if strict:
+        # What runs is thought to need `_LEAST` at least. What is shorter would pass for ever, one after another.
+        longest = estimate.quantile(1.0, most)
+        return Passing(max(longest, 2 * _LEAST) if seen and longest <= _AT_MOST * most else math.inf)
+    return Passing(estimate.quantile(_LIKELY, most))

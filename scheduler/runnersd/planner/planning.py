@@ -26,6 +26,7 @@ def plan(world: World, now: float) -> Plan:
     times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
     times += [walk.preemption.later] if walk.preemption.later is not None else []
     times += [made.at for made in walk.reservations if made.at > now]
+    times += walk.later
     times += [time for booking in world.bookings for time in (booking.starts_at, booking.ends_at) if time > now]
     return Plan(
         (*decisions, *walk.stops, *settled, *walk.starts, *resolve),

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from runners.api import Code, JobState
 from runnersd.lines import Shape
 from runnersd.model import Job, JobId, Reason
+from runnersd.planner.lengths import Passing
 from runnersd.planner.space import Space
 from runnersd.planner.words import user_of
 from runnersd.planner.world import World
@@ -51,46 +52,44 @@ class Preemption:
         mine = self.made_way.get(id, [])
         return [*mine, *(job for job in self._ending if job not in mine)]
 
-    def victims(self, job: Job, shape: Shape, seconds: float) -> list[Job]:
-        """Who is to be stopped so that the job can start, and run for so long; nobody if that would not help."""
+    def victims(self, job: Job, shape: Shape, way: Passing) -> list[Job]:
+        """Who is to be stopped so that the job can start; nobody if that would not help."""
         candidates = [one for one in self._candidates if one.spec.priority < job.spec.priority]
         if not candidates or job.id in self.made_way:
             return []
-        if self.fits(job, shape, seconds, self._leaving):
+        if self.fits(job, shape, way, self._leaving):
             return []  # what ends anyway is enough
-        if not self.fits(job, shape, seconds, [*self._leaving, *candidates]):
+        if not self.fits(job, shape, way, [*self._leaving, *candidates]):
             return []
         most_useful = sorted(candidates, key=lambda one: -len(one.gpus))
-        ways = [self._enough(job, shape, seconds, order) for order in (candidates, most_useful)]
-        chosen = self._better(job, shape, seconds, min(ways, key=len), candidates)
+        ways = [self._enough(job, shape, way, order) for order in (candidates, most_useful)]
+        chosen = self._better(job, shape, way, min(ways, key=len), candidates)
         self._candidates = [one for one in self._candidates if one not in chosen]
         self._leaving += chosen
         self._ending += chosen
         self.made_way[job.id] = chosen
         return chosen
 
-    def fits(self, job: Job, shape: Shape, seconds: float, gone: Sequence[Job]) -> bool:
-        """Whether the job could run for so long from now on if those were gone."""
+    def fits(self, job: Job, shape: Shape, way: Passing, gone: Sequence[Job]) -> bool:
+        """Whether the job could start now if those were gone."""
         with self._space.without(gone):
-            fit = self._space.fit(job, shape)
-        return fit.never is None and fit.lasts(seconds)
+            fit = self._space.fit(job, shape, way.heeds)
+        return fit.never is None and fit.lasts(way.seconds)
 
-    def _enough(self, job: Job, shape: Shape, seconds: float, order: Sequence[Job]) -> list[Job]:
+    def _enough(self, job: Job, shape: Shape, way: Passing, order: Sequence[Job]) -> list[Job]:
         """The first of them that make room together, without those that are not needed for it."""
         chosen: list[Job] = []
         for one in order:
             chosen.append(one)
-            if self.fits(job, shape, seconds, [*self._leaving, *chosen]):
+            if self.fits(job, shape, way, [*self._leaving, *chosen]):
                 break
         for one in sorted(chosen, key=_first_to_go, reverse=True):
             rest = [other for other in chosen if other is not one]
-            if self.fits(job, shape, seconds, [*self._leaving, *rest]):
+            if self.fits(job, shape, way, [*self._leaving, *rest]):
                 chosen = rest
         return chosen
 
-    def _better(
-        self, job: Job, shape: Shape, seconds: float, chosen: list[Job], candidates: Sequence[Job]
-    ) -> list[Job]:
+    def _better(self, job: Job, shape: Shape, way: Passing, chosen: list[Job], candidates: Sequence[Job]) -> list[Job]:
         """As many as were chosen, each as far down among the candidates as makes room too."""
         for one in sorted(chosen, key=_first_to_go, reverse=True):
             for other in candidates:
@@ -99,7 +98,7 @@ class Preemption:
                 if other in chosen:
                     continue
                 instead = [other if kept is one else kept for kept in chosen]
-                if self.fits(job, shape, seconds, [*self._leaving, *instead]):
+                if self.fits(job, shape, way, [*self._leaving, *instead]):
                     chosen = instead
                     break
         return chosen

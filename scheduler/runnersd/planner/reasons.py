@@ -42,7 +42,10 @@ def _ahead(job: Job, shape: Shape, space: Space) -> Reservation | None:
     """The first of the reservations that stand in the way of a job of that shape."""
     able = space.cards.able(job, shape) if shape.num_gpus else []
     mine = set() if isinstance(able, Reason) else {card.gpu.uuid for card in able}
-    others = [made for made in space.reservations.values() if made.job.id != job.id]
+    kept = list(space.reservations.values())
+    if space.owed is not None and shape.num_gpus and space.fit(job, shape, heeds=True) != space.fit(job, shape):
+        kept.append(space.owed)
+    others = [made for made in kept if made.job.id != job.id]
     inside = [made for made in others if mine.intersection(made.gpus)] or others
     return min(inside, key=lambda made: (made.at, made.job.id), default=None)
 
@@ -75,9 +78,10 @@ def _booked(job: Job, shape: Shape, space: Space, now: float) -> Reason | None:
 def _behind(ahead: Reservation, now: float) -> Reason:
     job = ahead.job
     needs = f"needs {wanted_text(job.spec)}" if job.spec.num_gpus else "waits for the same"
+    kept = "owed to" if ahead.owed else "kept for"
     return Reason(
         Code.BEHIND_RESERVATION,
-        f"job {job.id} ({user_of(job)}) is ahead and {needs}, kept for it from about {clock_text(ahead.at, now)}",
+        f"job {job.id} ({user_of(job)}) is ahead and {needs}, {kept} it from about {clock_text(ahead.at, now)}",
     )
 
 

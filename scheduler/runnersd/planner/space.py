@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from runners.spec import JobSpec
@@ -42,11 +43,15 @@ class Space:
         self.reservations: dict[JobId, Reservation] = {}
         self.given: dict[GpuId, list[Job]] = {}  #: to jobs that start with this plan
         self.room = Room(world, now, self.ends)
-        self._fits: dict[tuple[Shape, Standing | None], Fit] = {}
+        self.owed: Reservation | None = None  #: what is kept only from those who heed it
+        self._fits: dict[tuple[Shape, Standing | None, bool], Fit] = {}
 
-    def fit(self, job: Job, shape: Shape) -> Fit:
-        """How long a job of that shape could run from now on. Bookings of others hold back some, and others not."""
-        return self._fit_of(job, shape, self.asker(job))
+    def fit(self, job: Job, shape: Shape, heeds: bool = False) -> Fit:
+        """How long a job of that shape could run from now on. Bookings of others hold back some, and others not.
+
+        Whoever ``heeds`` what is owed to others must be done by then.
+        """
+        return self._fit_of(job, shape, self.asker(job), heeds and not self._owed_to(job))
 
     def fit_unbooked(self, job: Job, shape: Shape) -> Fit:
         """How long a job of that shape could run if nothing were booked."""
@@ -60,13 +65,15 @@ class Space:
         estimate = lines.estimate(lines.line(job.id) if lines.holds(job.id) else line_of(job))
         return Asker(job.pipeline.submitter.uid, clear_of_bookings(estimate, self._world))
 
-    def start(self, job: Job, shape: Shape, least: float, end: float) -> tuple[GpuId, ...]:
+    def start(self, job: Job, shape: Shape, least: float, end: float, heeds: bool = False) -> tuple[GpuId, ...]:
         """Give the job what it needs from now until ``end``; it fits for ``least`` seconds. Returns its cards."""
         gpus: tuple[GpuId, ...] = ()
         if shape.num_gpus:
             able = self.cards.able(job, shape)
             assert not isinstance(able, Reason), "it fits"
-            gpus = self.cards.choose(job.spec, able, least, self.asker(job))
+            # Who need not heed what is owed does so where other cards are free.
+            spares = not self._owed_to(job) and (heeds or self.fit(job, shape, heeds=True).lasts(least))
+            gpus = self.cards.choose(job.spec, able, least, self.asker(job), spares)
             assert len(gpus) == shape.num_gpus, f"job {job.id} fits, and gets {gpus}"
         self._take(job.spec, gpus, self._now, max(end, math.nextafter(self._now, math.inf)))
         for uuid in gpus:
@@ -118,21 +125,30 @@ class Space:
         self.reservations[made.job.id] = made
         self._take(made.job.spec, made.gpus, made.at, made.until)
 
-    def _fit_of(self, job: Job, shape: Shape, asker: Asker | None) -> Fit:
-        key = (shape, None if asker is None else self.cards.standing(asker))
+    def owe(self, made: Reservation) -> None:
+        """Keep what was kept only from those who heed what is owed."""
+        self.lift(made)
+        self.owed = replace(made, owed=True)
+        self.cards.owe(made.gpus, made.at)
+
+    def _owed_to(self, job: Job) -> bool:
+        return self.owed is not None and self.owed.job.id == job.id
+
+    def _fit_of(self, job: Job, shape: Shape, asker: Asker | None, heeds: bool = False) -> Fit:
+        key = (shape, None if asker is None else self.cards.standing(asker), heeds)
         found = self._fits.get(key)
         if found is None:
-            found = self._fits[key] = self._fit(job, shape, asker)
+            found = self._fits[key] = self._fit(job, shape, asker, heeds)
         return found
 
-    def _fit(self, job: Job, shape: Shape, asker: Asker | None) -> Fit:
+    def _fit(self, job: Job, shape: Shape, asker: Asker | None, heeds: bool) -> Fit:
         seconds = self.room.room(job.spec, self._now)
         if not shape.num_gpus:
             return Fit(seconds)
         able = self.cards.able(job, shape)
         if isinstance(able, Reason):
             return Fit(0.0, able)
-        rooms = self.cards.rooms(job, shape, able, asker)
+        rooms = self.cards.rooms(job, shape, able, asker, heeds)
         return Fit(min(seconds, rooms[shape.num_gpus - 1]))
 
     def _let_go(self, gone: Sequence[Job]) -> None:

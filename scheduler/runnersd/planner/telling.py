@@ -93,7 +93,8 @@ def _passes(job: Job, kept_for: Job) -> bool:
 def _keeps(made: Reservation, before: _Said | None, indices: Mapping[GpuId, int], now: float) -> str:
     what = _cards(made.gpus, indices) or "room"
     moved = "" if before is None else f" (was {clock_text(before.at, now)})"
-    return f"keeps {what} for {_named(made.job)} from {clock_text(made.at, now)}{moved}"
+    does, to = ("owes", "to") if made.owed else ("keeps", "for")
+    return f"{does} {what} {to} {_named(made.job)} from {clock_text(made.at, now)}{moved}"
 
 
 def _named(job: Job) -> str:

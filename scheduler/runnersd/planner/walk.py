@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 from runners.api import Code
@@ -12,14 +13,15 @@ from runnersd.planner.allowance import Allowance
 from runnersd.planner.decisions import Reservation, Start, Stop
 from runnersd.planner.foresight import foresee
 from runnersd.planner.images import Images
-from runnersd.planner.lengths import length, passing
+from runnersd.planner.lengths import Passing, length, passing
 from runnersd.planner.order import Order, Outcome
 from runnersd.planner.precedence import Precedence
 from runnersd.planner.preemption import Preemption, making_way, waiting_for
-from runnersd.planner.promises import KEPT, SOON, is_short, not_before
+from runnersd.planner.promises import AT_LAST, KEPT, is_ripe, is_short
 from runnersd.planner.reasons import why_not_now
 from runnersd.planner.space import Space
 from runnersd.planner.world import World
+from runnersd.ready import Place
 from runnersd.urgency import cards_of, work_of
 
 
@@ -37,7 +39,9 @@ class Walk:
         self._world, self._now = world, now
         self._snapshot, self._lines = world.snapshot, world.snapshot.lines
         self._space = Space(world, now)
-        self._late = 0.0  # how much later than promised the latest of what is kept is (seconds)
+        self._strict = False  # whether cards are kept for a job that needs several
+        self._late = -math.inf  # how much later than promised what is owed is (seconds)
+        self.later: list[float] = []  #: when cards may be kept for who is owed some (Unix seconds)
         self._started: dict[PipelineId, int] = {}
         self._taken: set[JobId] = set()
         self.allowance = Allowance(world)
@@ -48,8 +52,9 @@ class Walk:
 
     @property
     def reservations(self) -> tuple[Reservation, ...]:
-        """What is kept, for whom."""
-        return tuple(self._space.reservations.values())
+        """What is kept, for whom, and what is owed."""
+        owed = self._space.owed
+        return (*self._space.reservations.values(), *(() if owed is None else (owed,)))
 
     @property
     def space(self) -> Space:
@@ -73,39 +78,40 @@ class Walk:
             shape = line.shape
             if self.allowance.exceeded(line.uid, shape.num_gpus) or self._image(job, shape) is not None:
                 continue
-            seconds = passing(self._lines.estimate(line), self._world, 0.0)
-            fit = self._space.fit(job, shape)
-            if fit.lasts(seconds):
-                self._start(job, line, seconds)
+            way = self._passing(line)
+            fit = self._space.fit(job, shape, way.heeds)
+            if fit.lasts(way.seconds):
+                self._start(job, line, way)
                 continue
             leaving = self.preemption.leaving(id)
-            if self.preemption.fits(job, shape, seconds, leaving):
-                self._claim(job, line, seconds, leaving)
+            if self.preemption.fits(job, shape, way, leaving):
+                self._claim(job, line, way, leaving)
 
     def keep_claims(self) -> None:
         """Nothing starts now; what others made way for stays kept."""
         self.claims = {id: waiting_for(self.preemption.leaving(id)) for id in self.preemption.claimants(self._world)}
 
-    def _make_room(self, job: Job, line: Line, seconds: float) -> bool:
+    def _make_room(self, job: Job, line: Line, way: Passing) -> bool:
         """Have others make way for the job, if they must for more important ones. Whether they do."""
-        victims = self.preemption.victims(job, line.shape, seconds)
+        victims = self.preemption.victims(job, line.shape, way)
         if not victims:
             return False
         self.stops += [Stop(victim, making_way(job)) for victim in victims]
-        self._claim(job, line, seconds, self.preemption.leaving(job.id))
+        self._claim(job, line, way, self.preemption.leaving(job.id))
         return True
 
-    def _claim(self, job: Job, line: Line, seconds: float, leaving: Sequence[Job]) -> None:
+    def _claim(self, job: Job, line: Line, way: Passing, leaving: Sequence[Job]) -> None:
         """Keep what the job will have, once those are gone, from everybody else from now on."""
         with self._space.without(leaving):
-            self._give(job, line, seconds)
+            self._give(job, line, way)
         self.claims[job.id] = waiting_for(leaving)
 
     def _keep_promises(self, priority: int) -> None:
-        kept = 0
+        looked = 0
+        waited = self._waited(self._lines.promises.get(priority, ()))
         precedence = Precedence(self._lines, self._snapshot.jobs, priority, self._snapshot, self._space, self._used)
         for promised, id, line in self._lines.promises.get(priority, ()):
-            if kept == KEPT:
+            if looked == KEPT:
                 break
             if precedence.yields(line, overdue=self._now > promised + self._world.measures.max_delay):
                 continue
@@ -115,30 +121,57 @@ class Walk:
             if self.allowance.exceeded(line.uid, line.shape.num_gpus) is not None:
                 continue
             estimate = self._lines.estimate(line)
-            seconds = length(estimate, self._world)
-            fit = self._space.fit(job, line.shape)
-            if is_short(estimate, self._world) and fit.lasts(passing(estimate, self._world, 0.0)):
-                self._start(job, line, passing(estimate, self._world, 0.0))
+            short, way = is_short(estimate, self._world), self._passing(line)
+            if short and self._space.fit(job, line.shape, way.heeds).lasts(way.seconds):
+                self._start(job, line, way)
                 continue
-            start = not_before(promised, line.shape, priority, estimate, self._world, self._now)
-            soonest = self._now if is_short(estimate, self._world) else start
-            made = self._space.reserve(job, line.shape, soonest, seconds)
+            seconds = length(estimate, self._world)
+            made = self._space.reserve(job, line.shape, self._now if short else max(promised, self._now), seconds)
             if made is None:
                 continue
-            if soonest < start and made.at > self._now + SOON:
-                self._space.lift(made)
-                made = self._space.reserve(job, line.shape, start, seconds)
-                assert made is not None, "it could be kept sooner"
+            looked += 1
+            ripe = is_ripe(made, promised, short, waited, self._space.given, self._world, self._now)
+            if not line.resumed and (not ripe or self._is_before(made)):
+                self._owe(made, line, promised)
+                continue
             if made.at <= self._now:
                 self._space.lift(made)
-                fit = self._space.fit(job, line.shape)
+                fit = self._space.fit(job, line.shape, way.heeds)
                 if fit.lasts(seconds):
-                    self._start(job, line, seconds)
+                    self._start(job, line, way._replace(seconds=seconds))
                     continue
                 self._space.restore(made)  # what ended just now still shows in the memory of its cards
-            kept += 1
-            if not line.resumed:  # such a one stands first, and was in time before
-                self._late = max(self._late, self._now - promised)
+            self._strict = True
+
+    def _owe(self, made: Reservation, line: Line, promised: float) -> None:
+        """Keep nothing for the job yet. The first of such is owed its cards from its promise on."""
+        self._space.lift(made)
+        self.later += [
+            time for time in (promised, promised + AT_LAST * self._world.measures.max_delay) if time > self._now
+        ]
+        if self._space.owed is not None:
+            return
+        later = self._space.reserve(made.job, line.shape, max(promised, self._now), made.until - made.at)
+        assert later is not None, "it could be kept sooner"
+        self._space.owe(later)
+        self._late = self._now - promised
+
+    def _is_before(self, made: Reservation) -> bool:
+        """Whether what was found would be kept before somebody who is owed the same cards, and is late already."""
+        owed = self._space.owed
+        return owed is not None and self._late > 0 and not set(owed.gpus).isdisjoint(made.gpus)
+
+    def _waited(self, places: Sequence[Place]) -> float:
+        """How long the first of those that are short have waited, together (seconds)."""
+        lines = self._lines
+        first_lines = (line for *_, line in places[:KEPT] if not line.resumed)
+        short = [line for line in first_lines if is_short(lines.estimate(line), self._world)]
+        first = [id for line in short for id, _ in lines.heads[line][:KEPT]]
+        return sum(self._now - lines.submitted(id) for id in first)
+
+    def _passing(self, line: Line) -> Passing:
+        """What the line's first job must be given to start."""
+        return passing(self._lines.estimate(line), self._world, self._strict, self._late)
 
     def _walk(self, priority: int) -> None:
         order = Order(self._lines, priority, self._used)
@@ -177,14 +210,14 @@ class Walk:
         kept = self._space.reservations.get(job.id)
         if kept is not None:
             self._space.lift(kept)
-        fit = self._space.fit(job, shape)
-        seconds = passing(self._lines.estimate(line), self._world, self._late)
+        way = self._passing(line)
         if kept is not None:  # sooner than it was kept for is no harm to those behind it
-            seconds = min(seconds, kept.until - kept.at)
-        if fit.lasts(seconds):
-            self._start(job, line, seconds)
+            way = way._replace(seconds=min(way.seconds, kept.until - kept.at))
+        fit = self._space.fit(job, shape, way.heeds)
+        if fit.lasts(way.seconds):
+            self._start(job, line, way)
             return "taken"
-        if fit.never is None and self._make_room(job, line, seconds):
+        if fit.never is None and self._make_room(job, line, way):
             return "taken"
         if kept is not None:
             self._space.restore(kept)
@@ -199,6 +232,11 @@ class Walk:
         shape = line.shape
         if self._image(job, shape) is not None:
             return False
+        if job.id not in self._space.reservations and shape.num_gpus > 1 and not line.resumed:
+            return False  # that was looked at with the promises
+        way = self._passing(line)
+        if way.heeds and self._space.fit(job, shape).lasts(way.seconds):
+            return False  # nothing but what is owed stands in its way
         if job.id not in self._space.reservations:
             seconds = length(self._lines.estimate(line), self._world)
             made = self._space.reserve(job, shape, self._now, seconds)
@@ -213,13 +251,13 @@ class Walk:
             self.next_up += foresee(job, cards, self._world, self._space.ends)
         return True
 
-    def _start(self, job: Job, line: Line, least: float) -> None:
-        self.starts.append(Start(job, self._give(job, line, least)))
+    def _start(self, job: Job, line: Line, way: Passing) -> None:
+        self.starts.append(Start(job, self._give(job, line, way)))
 
-    def _give(self, job: Job, line: Line, least: float) -> tuple[GpuId, ...]:
+    def _give(self, job: Job, line: Line, way: Passing) -> tuple[GpuId, ...]:
         shape = line.shape
         estimate = self._lines.estimate(line)
-        gpus = self._space.start(job, shape, least, self._now + length(estimate, self._world))
+        gpus = self._space.start(job, shape, way.seconds, self._now + length(estimate, self._world), way.heeds)
         pipeline, uid = job.pipeline.id, line.uid
         self._started[pipeline] = self._started.get(pipeline, 0) + 1
         self._taken.add(job.id)
