@@ -326,7 +326,7 @@ def test_it_is_looked_again_when_a_promise_comes_and_when_cards_are_kept_at_last
     for at, following in ((NOW, promise), (promise + 1, promise + AT_LAST * MOST)):
         walk = Walk(scene.queue.world(4), at)
         walk.run()
-        assert min(walk.later) == pytest.approx(following)
+        assert min(walk.keeping.later) == pytest.approx(following)
 
 
 def test_a_short_job_for_several_cards_heeds_what_is_owed_too() -> None:

@@ -60,10 +60,10 @@ def _with_a_limit(job: Job, world: Callable[[], World], now: Callable[[], float]
     seen, at = world(), now()
     walk = Walk(seen, at)
     walk.run()
-    kept = walk.space.reservations.get(job.id)
+    kept = walk.grants.space.reservations.get(job.id)
     if kept is not None:
-        walk.space.lift(kept)
-    room = walk.space.fit(job, shape_of(job), heeds=True).seconds
+        walk.grants.space.lift(kept)
+    room = walk.grants.space.fit(job, shape_of(job), heeds=True).seconds
     if not _SHORTEST <= room < math.inf:
         return
     grain = next(grain for most, grain in _GRAINS if room < most)

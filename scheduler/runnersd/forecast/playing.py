@@ -15,12 +15,12 @@ from runnersd.forecast.queue import Following, Queue
 from runnersd.lines import Line, line_of
 from runnersd.model import GpuId, Job, JobId
 from runnersd.planner.decisions import Reservation
+from runnersd.planner.grants import use_expected
 from runnersd.planner.order import Order
 from runnersd.planner.precedence import Precedence
 from runnersd.planner.promises import is_short
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
-from runnersd.planner.walk import use_expected
 from runnersd.planner.world import World
 from runnersd.urgency import work_of
 

@@ -12,6 +12,8 @@ world.py      what a plan is made of, and what it says about cards whoever of ou
 decisions.py  what comes out: decisions, reservations, and a plan of them
 planning.py   `plan`: what has to end, what will never run, then the walk
 walk.py       one pass over what is ready, best first
+grants.py     what the plan has given so far
+keeping.py    what is kept or owed before anybody is looked at
 precedence.py whose jobs for several cards wait for those who have had less
 promises.py   when cards are kept for jobs that need several
 preemption.py who makes way for whom

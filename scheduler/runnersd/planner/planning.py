@@ -22,19 +22,19 @@ def plan(world: World, now: float) -> Plan:
     else:
         walk.keep_claims()
     settled = [Fail(job, reason) for job, reason in walk.failed]
-    resolve = [Resolve(image) for image in walk.images.unresolved]
+    resolve = [Resolve(image) for image in walk.grants.images.unresolved]
     times = [time for time in (snapshot.next_timer, *deadlines(world, now)) if time is not None]
     times += [walk.preemption.later] if walk.preemption.later is not None else []
     times += [made.at for made in walk.reservations if made.at > now]
-    times += walk.later
+    times += walk.keeping.later
     times += [time for booking in world.bookings for time in (booking.starts_at, booking.ends_at) if time > now]
     return Plan(
-        (*decisions, *walk.stops, *settled, *walk.starts, *resolve),
+        (*decisions, *walk.stops, *settled, *walk.grants.starts, *resolve),
         walk.blocked,
         min(times, default=None),
         tuple(walk.next_up),
         walk.reservations,
         walk.blocked_for,
         walk.claims,
-        walk.allowance.over,
+        walk.grants.allowance.over,
     )
