@@ -36,11 +36,12 @@ class Ready:
         self.heads: dict[Line, list[tuple[JobId, PipelineId]]] = {}  #: in the order of submission
         self.bands: dict[int, dict[int, dict[Shape, list[Place]]]] = {}  #: by priority, uid and shape
         self.promises: dict[int, list[Place]] = {}  #: of lines for several cards, by priority
+        self.turns: dict[int, list[Place]] = {}  #: of all other lines: what those would be promised, by priority
         self.measures = measures
         self._jobs, self._experience = jobs, experience
         self._of: dict[PipelineId, dict[Line, list[JobId]]] = {}
         self._lines: dict[JobId, Line] = {}
-        self._places: dict[Line, tuple[Place, float | None, float]] = {}  # its place, its promise, its work
+        self._places: dict[Line, tuple[Place, float, float]] = {}  # its place, its promise, its work
         self._estimates: dict[Line, Estimate] = {}
         self._kinds: dict[tuple[int, Kind], dict[Line, None]] = {}
         self._guessed: dict[int, dict[Line, None]] = {}  # lines of kinds that are new, by user
@@ -175,11 +176,10 @@ class Ready:
         shape, submitted = line.shape, self.submitted(id)
         work = work_of(shape, estimate, self.measures)
         place = (due(submitted, work), id, line)
-        promise = promised(submitted, shape, estimate, self.measures) if shape.num_gpus > 1 else None
+        promise = promised(submitted, shape, estimate, self.measures)
         self._places[line] = (place, promise, work)
         insort(self.bands.setdefault(line.priority, {}).setdefault(line.uid, {}).setdefault(shape, []), place, key=_key)
-        if promise is not None:
-            insort(self.promises.setdefault(line.priority, []), (promise, id, line), key=_key)
+        insort(self._promises(line).setdefault(line.priority, []), (promise, id, line), key=_key)
         self._kinds.setdefault((line.uid, line.kind), {})[line] = None
         if estimate.ground != "kind":
             self._guessed.setdefault(line.uid, {})[line] = None
@@ -204,13 +204,15 @@ class Ready:
                 del users[line.uid]
                 if not users:
                     del self.bands[line.priority]
-        if promise is not None:
-            promises = self.promises[line.priority]
-            _remove(promises, (promise, place[1], line))
-            if not promises:
-                del self.promises[line.priority]
+        promises = self._promises(line)
+        _remove(promises[line.priority], (promise, place[1], line))
+        if not promises[line.priority]:
+            del promises[line.priority]
         _discard(self._kinds, (line.uid, line.kind), line)
         _discard(self._guessed, line.uid, line)
+
+    def _promises(self, line: Line) -> dict[int, list[Place]]:
+        return self.promises if line.shape.num_gpus > 1 else self.turns
 
     def _estimate(self, line: Line) -> Estimate:
         return self._experience.estimate(line.uid, line.kind, line.shape.num_gpus, line.limit)

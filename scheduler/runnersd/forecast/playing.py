@@ -18,7 +18,7 @@ from runnersd.planner.decisions import Reservation
 from runnersd.planner.grants import use_expected
 from runnersd.planner.order import Order
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import is_short
+from runnersd.planner.promises import is_short, overdue
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.world import World
@@ -52,9 +52,15 @@ class Play:
         lines = self._queue.ready
         for priority in sorted(lines.bands, reverse=True):
             precedence = Precedence(lines, self._queue.jobs, priority, self._world.snapshot, self._space, self._used)
+            late = overdue(priority, lines, self._measures, self._now)
+            latest = next(late, None)
             for promised, id, line in lines.promises.get(priority, ()):
                 if precedence.yields(line, overdue=self._now > promised + self._measures.max_delay):
                     continue
+                while latest is not None and latest.since < lines.submitted(id):
+                    self._place(self._queue.jobs[latest.job], latest.line, self._now)
+                    latest = next(late, None)
+                    yield
                 self._place(self._queue.jobs[id], line, self._not_before[id])
                 yield
             order = Order(lines, priority, self._used)

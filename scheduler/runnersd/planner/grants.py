@@ -47,10 +47,11 @@ class Grants:
         return gpus
 
     def bars(self, job: Job, line: Line) -> bool:
-        """Whether something besides the machine stands in the job's way."""
+        """Whether the job is settled, or something besides the machine stands in its way."""
         shape = line.shape
         return (
-            self.at_limit(job)
+            job.id in self.taken
+            or self.at_limit(job)
             or self.allowance.exceeded(line.uid, shape.num_gpus) is not None
             or self.lacks_image(job, shape) is not None
         )

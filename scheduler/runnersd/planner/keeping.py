@@ -10,7 +10,7 @@ from runnersd.planner.decisions import Reservation
 from runnersd.planner.grants import Grants
 from runnersd.planner.lengths import Passing, length, passing
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import AT_LAST, KEPT, is_ripe, is_short
+from runnersd.planner.promises import AT_LAST, KEPT, Overdue, is_ripe, is_short, overdue
 from runnersd.planner.world import World
 from runnersd.ready import Place
 
@@ -36,14 +36,19 @@ class Keeping:
         waited = self._waited(self._lines.promises.get(priority, ()))
         jobs, used = self._snapshot.jobs, self._grants.used
         precedence = Precedence(self._lines, jobs, priority, self._snapshot, self._space, used)
+        late = overdue(priority, self._lines, self._world.measures, self._now)
+        latest, for_late = next(late, None), 0
         for promised, id, line in self._lines.promises.get(priority, ()):
             if looked == KEPT:
                 break
             if precedence.yields(line, overdue=self._now > promised + self._world.measures.max_delay):
                 continue
             job = self._snapshot.jobs[id]
-            if id in self._grants.taken or self._grants.bars(job, line):
+            if self._grants.bars(job, line):
                 continue
+            while latest is not None and latest.since < self._lines.submitted(id) and for_late < KEPT:
+                for_late += self._keep_for(latest)
+                latest = next(late, None)
             estimate = self._lines.estimate(line)
             short, way = is_short(estimate, self._world), self.way(line)
             if short and self._space.fit(job, line.shape, way.heeds).lasts(way.seconds):
@@ -66,6 +71,14 @@ class Keeping:
                     continue
                 self._space.restore(made)  # what ended just now still shows in the memory of its cards
             self._strict = True
+
+    def _keep_for(self, late: Overdue) -> bool:
+        """Keep what an overdue job needs, from the first time on; whether that can be."""
+        job, line = self._snapshot.jobs[late.job], late.line
+        if self._grants.bars(job, line):
+            return False
+        seconds = length(self._lines.estimate(line), self._world)
+        return self._space.reserve(job, line.shape, self._now, seconds) is not None
 
     def _owe(self, made: Reservation, line: Line, promised: float) -> None:
         """Keep nothing for the job yet. The first of such is owed its cards from its promise on."""
