@@ -16,16 +16,14 @@ Imports here are few, and the rest comes when needed: every start of `runners-cl
 
 from __future__ import annotations
 
-import json
 import os
-import time
 
-from . import paths, transport
+from . import transport
+from .endpoint import Endpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from socket import socket
     from typing import Any
 
     from .api import (
@@ -39,27 +37,14 @@ if TYPE_CHECKING:
         TelemetryView,
         UsageView,
     )
-    from .errors import RunnersError
     from .events import EventStream
 
-#: Seconds a request may take.
-TIMEOUT = 60.0
-#: Seconds in which a request that may be repeated looks for a daemon that hung up on it: a restart takes about one.
-RESTART = 2.0
 #: Jobs asked for at once.
 _PAGE = 1000
-#: The largest body the daemon takes.
-MAX_BODY = 8 * 1024 * 1024
 
 
-class Client:
+class Client(Endpoint):
     """Speaks to a daemon: ``path``, else ``$RUNNERS_SOCKET``, else the user's own if one answers, else the system's."""
-
-    def __init__(self, path: str | None = None, *, timeout: float = TIMEOUT) -> None:
-        self.candidates = paths.candidate_sockets(path)
-        self.timeout = timeout
-        #: The socket that answered last.
-        self.path: str | None = None
 
     # -- looking ------------------------------------------------------------------------------------------------------
 
@@ -215,12 +200,12 @@ class Client:
 
     def drain(self, gpu: str, reason: str = "") -> GpuView:
         """Let a card's jobs end and give it to no other; by index, UUID or the beginning of one."""
-        answer: GpuView = self.call("POST", f"/v1/gpus/{quote(gpu)}/drain", {"reason": reason})
+        answer: GpuView = self.call("POST", f"/v1/gpus/{transport.quote(gpu)}/drain", {"reason": reason})
         return answer
 
     def undrain(self, gpu: str) -> GpuView:
         """Use a drained card again."""
-        answer: GpuView = self.call("POST", f"/v1/gpus/{quote(gpu)}/undrain")
+        answer: GpuView = self.call("POST", f"/v1/gpus/{transport.quote(gpu)}/undrain")
         return answer
 
     def book(self, wish: Mapping[str, Any]) -> BookingView:
@@ -261,7 +246,7 @@ class Client:
     ) -> transport.Answer:
         """A job's output, exactly as it was written, readable as it comes; close it when done."""
         query = {"stream": stream, "follow": follow or None, "tail": tail, "attempt": attempt}
-        answer = self.open("GET", f"/v1/jobs/{int(id)}/logs{_query(query)}")
+        answer = self.open("GET", f"/v1/jobs/{int(id)}/logs{transport.query(query)}")
         if follow:
             answer.patient()
         return answer
@@ -270,7 +255,7 @@ class Client:
         """What happens from now on (or after an event's id), to everything or to one job."""
         from .events import EventStream
 
-        answer = self.open("GET", "/v1/events" + _query({"after": after, "job": job}))
+        answer = self.open("GET", "/v1/events" + transport.query({"after": after, "job": job}))
         answer.patient()
         return EventStream(answer)
 
@@ -290,184 +275,11 @@ class Client:
                     each(job)
         return [ended[id] for id in sorted(ended)]
 
-    # -- requests -----------------------------------------------------------------------------------------------------
-
-    def get(self, target: str, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON at ``target``. Asked again when a restarting daemon breaks the connection."""
-        return self.call("GET", target + _query(query or {}), repeatable=True)
-
-    def call(
-        self,
-        method: str,
-        target: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        repeatable: bool = False,
-    ) -> Any:
-        """One request, its JSON answer. ``repeatable``: sent again, for two seconds, when the connection breaks."""
-        with self.open(method, target, body, headers=headers, repeatable=repeatable) as answer:
-            try:
-                text = answer.read()
-            except OSError as error:
-                raise self._broken(error) from None
-        try:
-            return json.loads(text) if text else {}
-        except ValueError:
-            from .errors import Unavailable
-
-            raise Unavailable(f"cannot use the answer of {self.path}: it is not JSON; is it a runnersd?") from None
-
-    def open(
-        self,
-        method: str,
-        target: str,
-        body: Mapping[str, Any] | None = None,
-        *,
-        headers: Mapping[str, str] | None = None,
-        repeatable: bool = False,
-    ) -> transport.Answer:
-        """One request whose answer is read by the caller. Errors of the daemon are raised here."""
-        data = None if body is None else json.dumps(body).encode()
-        if data is not None and len(data) > MAX_BODY:
-            from .errors import TooLarge
-
-            size = len(data) / 2**20
-            raise TooLarge(f"cannot send {size:.1f} MiB: the daemon takes 8 MiB at once; split the pipeline")
-        until = 0.0
-        while True:
-            try:
-                answer = transport.exchange(self.connect(until), method, target, data, headers)
-                break
-            except TimeoutError as error:
-                raise self._broken(error) from None
-            except OSError as error:
-                until = until or time.monotonic() + RESTART
-                if not repeatable or time.monotonic() >= until:
-                    raise self._broken(error) from None
-                time.sleep(0.05)
-        if answer.status < 400:
-            return answer
-        with answer:
-            raise _problem(answer)
-
-    def connect(self, until: float = 0.0) -> socket:
-        """A connection to the daemon. Up to ``until`` (monotonic) a daemon that answered before is waited for."""
-        from_before = (self.path,) if self.path and until else None
-        while True:
-            refused: str | None = None
-            for path in from_before or self.candidates:
-                try:
-                    sock = transport.connect(path, self.timeout)
-                except PermissionError:
-                    refused = refused or path
-                except TimeoutError as error:
-                    self.path = path
-                    raise self._broken(error) from None
-                except OSError:
-                    continue
-                else:
-                    self.path = path
-                    return sock
-            if time.monotonic() >= until:
-                raise _refused(refused) if refused else _unreachable(self.candidates)
-            time.sleep(0.05)
-
     def _jobs(self, method: str, target: str, body: Mapping[str, Any] | None = None) -> list[JobView]:
         answer = self.call(method, target, body)
         found: list[JobView] = answer.get("jobs", [answer])
         return found
 
-    def _broken(self, error: OSError) -> RunnersError:
-        from .errors import Unavailable
-
-        if isinstance(error, TimeoutError):
-            return Unavailable(
-                f"cannot get an answer from {self.path}: nothing came for {self.timeout:.0f} s; is the daemon stuck?"
-            )
-        return Unavailable(f"cannot get an answer from {self.path}: the daemon hung up; is it restarting?")
-
-
-def quote(text: str) -> str:
-    """``text`` as one part of a request's target."""
-    return "".join(
-        chr(byte) if byte in b"-._~" or (byte < 128 and chr(byte).isalnum()) else f"%{byte:02X}"
-        for byte in os.fsencode(text)
-    )
-
 
 def _segment(id: int | str) -> str:
-    return quote(str(id))
-
-
-def _query(values: Mapping[str, Any]) -> str:
-    parts = [
-        f"{name}={1 if value is True else quote(str(value)).replace('%2C', ',')}"
-        for name, value in values.items()
-        if value is not None
-    ]
-    return "?" + "&".join(parts) if parts else ""
-
-
-def _problem(answer: transport.Answer) -> RunnersError:
-    """The error that the daemon's problem document speaks of."""
-    from . import errors
-
-    try:
-        document = json.loads(answer.read())
-        code, detail = str(document.get("code", "")), str(document.get("detail") or document.get("title") or "")
-    except (OSError, ValueError, AttributeError):
-        document, code, detail = {}, "", ""
-    if not detail:
-        detail = f"cannot do that: the daemon answered {answer.status} without saying why"
-    if code == errors.InvalidPipeline.code:
-        problems = [
-            errors.Problem(str(problem.get("path", "")), str(problem.get("message", "")))
-            for problem in document.get("problems") or ()
-        ]
-        return errors.InvalidPipeline(detail, [problem for problem in problems if str(problem) not in detail])
-    for kind in _kinds(errors.RunnersError):
-        if kind.code == code and kind.__module__ == errors.__name__:
-            return kind(detail)
-    by_status = {403: errors.NotAllowed, 404: errors.NotFound, 413: errors.TooLarge, 503: errors.Unavailable}
-    kind = by_status.get(answer.status, errors.InvalidRequest if answer.status < 500 else errors.RunnersError)
-    return kind(detail)
-
-
-def _kinds(root: type[RunnersError]) -> Iterator[type[RunnersError]]:
-    for kind in root.__subclasses__():
-        yield kind
-        yield from _kinds(kind)
-
-
-def _unreachable(candidates: Sequence[str]) -> RunnersError:
-    from .errors import DaemonUnreachable
-
-    where = " or ".join(candidates)
-    return DaemonUnreachable(
-        f"cannot reach the daemon: nothing answers on {where}; `runners-client up` starts one of your own"
-    )
-
-
-def _refused(path: str) -> RunnersError:
-    """Why the kernel would not let us connect: not in the socket's group, most likely."""
-    from .errors import NotAllowed
-
-    group = "runners"
-    try:
-        gid = os.stat(path).st_gid
-    except OSError:
-        gid = None  # not even the directory may be read: the usual group is the best guess
-    if gid is not None:
-        import grp
-
-        try:
-            group = grp.getgrgid(gid).gr_name
-        except KeyError:
-            group = str(gid)
-    advice = (
-        f"ask to be added to the group `{group}` and log in again"
-        if group != "root"
-        else "only root may use it; ask root to make the group of the configuration"
-    )
-    return NotAllowed(f"cannot use {path}: permission denied; {advice}, or start your own with `runners-client up`")
+    return transport.quote(str(id))

@@ -1,7 +1,7 @@
 """HTTP/1.1 over a Unix socket, as little as the client needs of it: one request a connection, streamed answers.
 
 `http.client` would cost three times the start of Python (it imports ssl and email). What fails is an :class:`OSError`
-of the standard library; :mod:`runners.client` gives it a sentence.
+of the standard library; :mod:`runners.refusals` gives it a sentence.
 """
 
 from __future__ import annotations
@@ -205,3 +205,21 @@ class Answer:
         if not data:
             raise ConnectionAbortedError("the daemon hung up in the middle of its answer")
         self._buffer += data
+
+
+def quote(text: str) -> str:
+    """``text`` as one part of a request's target."""
+    return "".join(
+        chr(byte) if byte in b"-._~" or (byte < 128 and chr(byte).isalnum()) else f"%{byte:02X}"
+        for byte in os.fsencode(text)
+    )
+
+
+def query(values: Mapping[str, object]) -> str:
+    """The end of a request's target, from its ``?`` on; what is None is left out, and True is 1."""
+    parts = [
+        f"{name}={1 if value is True else quote(str(value)).replace('%2C', ',')}"
+        for name, value in values.items()
+        if value is not None
+    ]
+    return "?" + "&".join(parts) if parts else ""

@@ -90,7 +90,7 @@ def test_a_socket_that_may_not_be_used_is_exit_4(
         "import os,sys\n"
         f"sys.path.insert(0, {str(ROOT / 'client')!r})\n"
         "from runners.cli import main, commands, options, status\n"
-        "from runners import client, errors\n"
+        "from runners import client, refusals\n"
         "import grp\n"
         "os.getuid() == 0 and os.setuid(65534)\n"
         f"sys.exit(main.run(['status', '--socket', {str(responder.path)!r}]))\n"
@@ -264,7 +264,7 @@ def test_status_in_a_pipe_loads_no_more_than_it_uses(responder: Responder) -> No
     assert not loaded & forbidden
     assert {name for name in loaded if name.startswith("runners")} == {
         "runners", "runners.cli", "runners.cli.commands", "runners.cli.main", "runners.cli.options",
-        "runners.cli.status", "runners.client", "runners.paths", "runners.render", "runners.render.lines",
+        "runners.cli.status", "runners.client", "runners.endpoint", "runners.paths", "runners.render", "runners.render.lines",
         "runners.render.plain", "runners.render.terminal", "runners.render.words", "runners.transport",
     }  # fmt: skip
 

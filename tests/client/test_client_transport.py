@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runners import errors, transport
-from runners.client import Client, quote
+from runners.client import Client
 
 from .conftest import Responder, job_view, response
 
@@ -226,7 +226,7 @@ def test_a_full_backlog_is_waited_for(tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_targets_are_quoted() -> None:
-    assert quote("GPU-1 a/b?ü") == "GPU-1%20a%2Fb%3F%C3%BC"
+    assert transport.quote("GPU-1 a/b?ü") == "GPU-1%20a%2Fb%3F%C3%BC"
 
 
 def test_queries(responder: Responder) -> None:

@@ -24,7 +24,7 @@ CONTAINER: Mapping[str, Any] = {"run_in": "container", "image": SHELL}
 AS_SOMEBODY = """
 import os, sys
 uid, gid, groups, *words = sys.argv[1:]
-import json, runners.client, runners.transport, runners.errors
+import json, runners.client, runners.transport, runners.refusals
 os.setgroups([int(group) for group in groups.split(",") if group])
 os.setresgid(int(gid), int(gid), int(gid))
 os.setresuid(int(uid), int(uid), int(uid))

@@ -16,7 +16,7 @@ from harness.daemon import Daemon
 PROGRAM = """
 import os, sys
 uid, gid, groups, socket = sys.argv[1:]
-import grp, json, runners.client, runners.errors, runners.transport, runners.events, http.client
+import grp, json, runners.client, runners.refusals, runners.transport, runners.events, http.client
 os.setgroups([int(group) for group in groups.split(",") if group])
 os.setresgid(int(gid), int(gid), int(gid))
 os.setresuid(int(uid), int(uid), int(uid))
