@@ -114,7 +114,7 @@ def _load(
     gc.disable()  # a large file makes a million objects that all stay: looking for garbage takes a third of the time
     try:
         expansion.run(file)
-        spec = schema.read_pipeline(expansion.document, expansion.check, missing=expansion.missing)
+        spec = schema.read_pipeline(expansion.document, expansion.check, missing=expansion.jobs.missing)
     except OSError as error:
         raise InvalidPipeline(f"cannot read {file}: {error.strerror or error}") from None
     except Enough:
@@ -124,7 +124,7 @@ def _load(
             gc.enable()
     if spec is None or expansion.check.count:
         raise InvalidPipeline(f"cannot use {file}:", _in_order(expansion.check.problems, expansion.library.files))
-    return Loaded(spec, expansion.locate, expansion.combinations, expansion.scripts)
+    return Loaded(spec, expansion.source.locate, expansion.jobs.combinations, expansion.scripts)
 
 
 def _read_file(path: str, regular: bool) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""What the keys of a file hold, each with the place it stands at. Pure."""
+"""What the keys of a file hold, each with the place it stands at; and from where the jobs made of them come. Pure."""
 
 from __future__ import annotations
 
@@ -52,6 +52,33 @@ class Origin:
     place: Place
     values: dict[str, Value]
     needs: list[tuple[Need, Place]] = field(default_factory=list)
+
+
+class SourceMap:
+    """Where the values of the document stand in the files it is made of, so that a complaint names a line.
+
+    Its jobs were multiplied, and merged with defaults of other places. The walk notes from where, as a compiler does
+    for the code that it generates.
+    """
+
+    def __init__(self) -> None:
+        self.origins: list[Origin] = []  #: one a job of the document
+        self.entry = Origin(Place("", 1), {})  #: the one being read; in the end, the outermost file
+
+    def locate(self, path: Path, message: str) -> Problem:
+        """The place in a file of a key path in the document; `entry` stands for the one being read."""
+        origin, rest = self.entry, path
+        if len(path) > 1 and path[0] == "jobs" and isinstance(path[1], int):
+            origin, rest = self.origins[path[1]], path[2:]
+            if rest[:1] == ("needs",) and origin.needs:
+                return origin.needs[rest[1] if len(rest) > 1 and isinstance(rest[1], int) else 0][1].problem(message)
+        elif path[:1] == ("entry",):
+            rest = path[1:]
+        if rest and isinstance(rest[0], str) and rest[0] in origin.values:
+            value = origin.values[rest[0]]
+            place = value.member(rest[1]) if len(rest) > 1 else value.place
+            return place.problem(message, *rest[2:])
+        return origin.place.problem(message, *rest)
 
 
 def read_values(file: str, table: Table, path: Path, only: Sequence[str] | None = None) -> dict[str, Value]:
