@@ -12,7 +12,7 @@ import pytest
 
 from runners.errors import InvalidRequest, RunnersError
 from runners.plotting import canvas, gantt, marks, textual
-from runners.plotting.colours import COLOURS, DISTINCT, style
+from runners.plotting.canvas import COLOURS, DISTINCT, style
 from runners.plotting.curves import GIB, Curves, curves, resampled, together
 from runners.plotting.timeline import Bar, Timeline, thinned, timeline
 from runners.render import lines

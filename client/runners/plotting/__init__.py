@@ -5,7 +5,6 @@ timeline.py  what is drawn of the machine: attempts as bars in the rows of their
 marks.py     round numbers for axes, and how they are written; pure
 textual.py   curves in the characters of a terminal; pure
 gantt.py     the machine's timeline in the characters of a terminal; pure
-colours.py   colours that everybody can tell apart
-canvas.py    matplotlib, loaded when a file is to be drawn
+canvas.py    matplotlib, loaded when a file is to be drawn; the look, and colours that everybody can tell apart
 job_picture.py, machine_picture.py   the two pictures, drawn with it
 """

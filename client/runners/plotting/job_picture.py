@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runners.render import words
 
 from . import canvas, marks
-from .colours import COLOURS, LIGHT, style
+from .canvas import COLOURS, LIGHT, style
 from .curves import Curves, Panel, Run, together
 
 if TYPE_CHECKING:

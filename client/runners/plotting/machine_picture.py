@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from . import canvas
-from .colours import LIGHT, OTHERS, style
+from .canvas import LIGHT, OTHERS, style
 from .timeline import INTRUDER, Bar, Timeline, thinned
 
 if TYPE_CHECKING:
