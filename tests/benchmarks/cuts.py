@@ -32,14 +32,22 @@ def cuts(jobs: Sequence[TraceJob]) -> dict[str, list[TraceJob]]:
 
 
 def beside(mine: Mapping[str, Figures], others: Mapping[str, Figures]) -> list[str]:
-    """Lines that say which parts of the others' mean wait, and of their longest wait for several cards, ours are."""
+    """Lines that say which parts of the others' mean wait, and of their longest wait for several cards, ours are.
+
+    What was told in a range that held is a third column; its last line is the mean.
+    """
     parts = {
         name: (one.mean_wait / others[name].mean_wait, one.multi_gpu_max_wait / others[name].multi_gpu_max_wait)
         for name, one in mine.items()
     }
-    lines = [f"{name:20s} {mean:.2f} {longest:.2f}" for name, (mean, longest) in parts.items()]
+    told = {name: one.in_range for name, one in mine.items() if one.in_range is not None}
+    lines = [
+        f"{name:20s} {mean:.2f} {longest:.2f}" + (f" {told[name]:.2f}" if name in told else "")
+        for name, (mean, longest) in parts.items()
+    ]
     means, longests = zip(*parts.values(), strict=True)
-    return [*lines, f"{'geometric mean':20s} {_middle(means):.2f} {_middle(longests):.2f}"]
+    last = f"{'geometric mean':20s} {_middle(means):.2f} {_middle(longests):.2f}"
+    return [*lines, last + (f" {sum(told.values()) / len(told):.2f}" if told else "")]
 
 
 def _numbered(jobs: Sequence[TraceJob], when: Callable[[float, float], float]) -> list[TraceJob]:

@@ -12,6 +12,7 @@ from runnersd.forecast import Forecast, forecast
 from runnersd.forecast.queue import DEPTH
 from runnersd.model import Drain, Reason, Submitter
 from runnersd.planner import World
+from runnersd.planner.lengths import SEEN
 from runnersd.quotas import Quotas
 
 BOB = Submitter(1001, 1001, (1001,), "bob")
@@ -202,3 +203,27 @@ def test_who_has_more_than_a_quota_allows_waits_until_less_is_had() -> None:
     [without] = queue.add(spec("without", time_limit=10.0))
     made = forecast(queue.world(8, quotas=Quotas(default=Quota(gpus=2))), 100.0)
     assert likely(made, next_one, never, without) == [601.0, None, 100.0]
+
+
+@pytest.mark.parametrize(("seen", "expected"), [(SEEN - 1, 4000.0), (SEEN, 0.0)])
+def test_who_may_not_pass_kept_cards_is_expected_after_them(seen: int, expected: float) -> None:
+    queue = Queue()
+    taught(queue, *[100.0] * seen, command="brief", num_gpus=1)
+    [running] = queue.add(spec("a", num_gpus=1, time_limit=1000.0))
+    run(queue, running, 0)
+    [wide] = queue.add(spec("wide", num_gpus=2, time_limit=3000.0))
+    brief, *others = queue.add(*(spec("brief", command="brief", num_gpus=1) for _ in range(3)))
+    made = forecast(queue.world(2), 0.0)
+    assert likely(made, wide, brief) == [1000.0, expected]
+    if expected:
+        assert likely(made, *others) == [4000.0, 4100.0], "it has its card for as long as it is likely to need it"
+    assert made.expected[brief].earliest == 0.0, "the one that is kept may be cancelled, or the holder end"
+
+
+def test_what_runs_may_end_somewhat_sooner_than_any_of_its_kind_did() -> None:
+    queue = Queue()
+    taught(queue, 600.0, 610.0, 620.0, command="even", num_gpus=1)
+    running, waiting = queue.add(*(spec("even", command="even", num_gpus=1) for _ in range(2)))
+    run(queue, running, 0, at=1000.0)
+    found = forecast(queue.world(1), 1000.0).expected[waiting]
+    assert 1500.0 < found.earliest < 1600.0

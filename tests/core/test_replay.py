@@ -125,3 +125,5 @@ def test_what_is_printed_of_cuts_are_ratios_and_their_geometric_mean() -> None:
     twice = replace(one, mean_wait=2 * one.mean_wait, multi_gpu_max_wait=8 * one.multi_gpu_max_wait)
     lines = beside({"a": one, "b": twice}, {"a": one, "b": one})
     assert [line.split()[-2:] for line in lines] == [["1.00", "1.00"], ["2.00", "8.00"], ["1.41", "2.83"]]
+    told = beside({"a": replace(one, in_range=0.9), "b": replace(twice, in_range=0.6)}, {"a": one, "b": one})
+    assert [line.split()[-1] for line in told] == ["0.90", "0.60", "0.75"]

@@ -17,10 +17,12 @@ class Outlook:
     """One way in which things may turn out: how long jobs run, as a share (0 to 1) of those like them.
 
     ``unknown`` is how long a job runs of which nothing is known. Without a ``share`` it is as the planner expects.
+    Whoever ``passes`` goes before what is kept for others if that is over by then; else only if the planner lets them.
     """
 
     share: float | None
     unknown: float = 0.0
+    passes: bool = False
 
     def end(self, job: Job, world: World, now: float) -> float:
         """When a live job ends."""
@@ -55,5 +57,5 @@ class Outlook:
 #: As the planner expects, and with nearly all jobs shorter or longer than that. What runs now matters most, and
 #: durations are far apart where people give no limits: `tests/benchmarks/replay.py` says how often a range was right.
 LIKELY = Outlook(None)
-SOONER = Outlook(0.05)
+SOONER = Outlook(0.05, passes=True)
 LATER = Outlook(0.95, math.inf)

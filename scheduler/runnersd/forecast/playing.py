@@ -21,6 +21,7 @@ from runnersd.planner.precedence import Precedence
 from runnersd.planner.promises import is_short, overdue
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
+from runnersd.planner.walk import Walk
 from runnersd.planner.world import World
 from runnersd.urgency import work_of
 
@@ -29,13 +30,21 @@ class Play:
     """One play of a queue. ``starts`` has the times (Unix seconds), ``cards`` what they are on, in planner's order."""
 
     def __init__(
-        self, queue: Queue, world: World, now: float, outlook: Outlook, ends: Mapping[JobId, float] | None = None
+        self,
+        queue: Queue,
+        world: World,
+        now: float,
+        outlook: Outlook,
+        walk: Walk,
+        ends: Mapping[JobId, float] | None = None,
     ) -> None:
-        """``ends`` says when live jobs end (Unix seconds) of which that is decided."""
+        """``walk`` is the planner's own, done now. ``ends`` says when live jobs end (Unix seconds) of which that is
+        decided."""
         self.starts: dict[JobId, float] = {}
         self.cards: dict[JobId, tuple[GpuId, ...]] = {}
         self._queue, self._world, self._now, self._outlook = queue, world, now, outlook
         self._measures = world.measures
+        self._way = walk.keeping.way
         self._live_ends = {**outlook.ends(world, now), **(ends or {})}
         self._ends = dict(self._live_ends)
         self._space = Space(world, now, self._live_ends)
@@ -100,13 +109,18 @@ class Play:
         """Give the job the first time from then on at which it fits; none if it never does."""
         estimate = self._queue.ready.estimate(line)
         seconds = self._outlook.length(estimate, self._world)
+        least = seconds if self._outlook.passes else max(seconds, self._way(line).seconds)
         limits = self._limits_of(job)
         at = _within(limits, at, seconds)
         while True:
-            made = self._space.reserve(job, line.shape, at, seconds) if at < math.inf else None
+            made = self._space.reserve(job, line.shape, at, least) if at < math.inf else None
             if made is None:
                 self.starts[job.id] = math.inf
                 return
+            if least > seconds:
+                self._space.lift(made)
+                made = self._space.reserve(job, line.shape, made.at, seconds)
+                assert made is not None, "it fits for longer"
             at = _within(limits, made.at, seconds)
             if at <= made.at:
                 break
