@@ -134,15 +134,15 @@ class Life(RuleBasedStateMachine):
         id, engine = self.job(pick), self.now.engine
         match change:
             case "hold":
-                self.now.ask(engine.hold(id, "ann"))
+                self.now.ask(engine.jobs.hold(id, "ann"))
             case "release":
-                self.now.ask(engine.release(id))
+                self.now.ask(engine.jobs.release(id))
             case str():
                 self.now.retry(id, alone=change == "retry")
             case int():
-                self.now.ask(engine.signal(id, change))
+                self.now.ask(engine.jobs.signal(id, change))
             case _:
-                self.now.ask(engine.update(id, change, operator=True))
+                self.now.ask(engine.jobs.update(id, change, operator=True))
         self.now.turns(turns)
 
     @rule(

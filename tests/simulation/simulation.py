@@ -174,7 +174,7 @@ class Simulation:
         def accepted(job: Job) -> None:
             self.told.cancelled.setdefault(id, job.attempt)
 
-        self.ask(self.engine.cancel(id, "ann", at_once=at_once), accepted)
+        self.ask(self.engine.jobs.cancel(id, "ann", at_once=at_once), accepted)
 
     def retry(self, id: JobId, *, alone: bool) -> None:
         """Try the unsuccessful jobs of a job's pipeline again, or the job alone."""
@@ -236,7 +236,7 @@ class Simulation:
         for _ in range(60):
             for job in self.unsettled():
                 if job.state is JobState.HELD:
-                    self.ask(self.engine.release(job.id))
+                    self.ask(self.engine.jobs.release(job.id))
             for run in self.running():
                 self.machine.finish(run)
             self.pass_time(8.0)

@@ -60,7 +60,7 @@ def test_nobody_hears_of_our_bugs_while_the_disk_is_full() -> None:
         async def look() -> None:
             answers.extend(story.engine.views(await story.store.jobs()))
             with pytest.raises(Unavailable):
-                await story.engine.update(1, {"name": "b"}, operator=False)
+                await story.engine.jobs.update(1, {"name": "b"}, operator=False)
 
         story.ask(look())
         story.calm()

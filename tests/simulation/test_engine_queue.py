@@ -19,11 +19,11 @@ def test_a_hold_at_every_moment_of_a_start(moment: int) -> None:
         story.submit([job()])
         story.until(lambda: 1 in story.told.jobs)
         story.turns(moment)
-        story.ask(story.engine.hold(1, "ann"))
+        story.ask(story.engine.jobs.hold(1, "ann"))
         story.calm()
         held = story.state(1) == "held"
         assert held != bool(story.machine.starts)
-        story.ask(story.engine.release(1))
+        story.ask(story.engine.jobs.release(1))
         story.until(runs(story))
 
 
@@ -32,10 +32,10 @@ def test_a_hold_that_is_taken_back_while_the_queue_moves(moment: int) -> None:
     with told(moment, config=replace(CONFIG, jobs=JobsConfig(max_running=1))) as story:
         story.submit([job(name="a"), job(name="b")])
         story.until(runs(story))
-        story.ask(story.engine.hold(2, "ann"))
+        story.ask(story.engine.jobs.hold(2, "ann"))
         story.machine.finish(run_of(story))
         story.turns(moment)
-        story.ask(story.engine.release(2))
+        story.ask(story.engine.jobs.release(2))
         story.calm()
         check_calm(story)
         assert story.state(2) == "running"

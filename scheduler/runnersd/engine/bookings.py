@@ -82,7 +82,7 @@ class Bookings:
         booking = Booking(0, who.uid, who.user, gpus, wish.starts_at, wish.ends_at, now, request.reason)
         made = self._store.book(booking)
         view = booking_view(made, replace(world, bookings=(made,)), now)
-        await self._saved()
+        await self._loop.saved()
         return view
 
     async def cancel(self, id: BookingId) -> BookingView:
@@ -94,14 +94,10 @@ class Bookings:
         """
         view = booking_view(self.find(id), self._loop.world(), self._clock())
         self._store.unbook(id)
-        await self._saved()
+        await self._loop.saved()
         return view
 
     def _quota(self, who: Submitter) -> int | None:
         """How many cards the user may hold at a time: the least of the own quota and those of the user's groups."""
         quotas = (account.quota.gpus for account in self._loop.quotas.accounts(who))
         return min((gpus for gpus in quotas if gpus is not None), default=None)
-
-    async def _saved(self) -> None:
-        self._loop.wake()
-        await self._store.committed()

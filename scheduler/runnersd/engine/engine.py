@@ -1,5 +1,6 @@
 """The engine's door: what the server may ask of it. It reads freely, and changes jobs only by events.
 
+Doors of their own: `jobs` for what is asked of one job, `bookings`, and `answers` for what people ask before they act.
 An answer to a client waits for the commit of what it says: every method here that changes something returns only when
 that is on disk, and raises `Unavailable` when it cannot be.
 """
@@ -7,23 +8,22 @@ that is on disk, and raises `Unavailable` when it cannot be.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import WAITING, AttemptView, Code, GpuView, JobState, JobView
-from runners.errors import IllegalTransition, InvalidPipeline, NotAllowed, NotFound, Unavailable
-from runners.spec import PipelineSpec, Submission
-from runnersd import lifecycle
-from runnersd.admission import Limits, admit, check_quotas
+from runners.api import AttemptView, GpuView, JobView
+from runners.errors import IllegalTransition, NotFound
+from runners.spec import Submission
 from runnersd.config import Config, ScriptConfig
+from runnersd.engine.admissions import Admissions
 from runnersd.engine.answers import Answers
 from runnersd.engine.attempts import Attempts
 from runnersd.engine.bookings import Bookings
 from runnersd.engine.intruders import Intruders
+from runnersd.engine.jobs import Jobs
 from runnersd.engine.launches import Launches, configured
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.loop import EVERY, Loop, Machine
@@ -35,13 +35,10 @@ from runnersd.forecast import Forecast, Foreseen
 from runnersd.inventory import find_gpu
 from runnersd.machine import Cards, ContainerLauncher, Gpus, Launcher, Meter, Row
 from runnersd.model import Drain, GpuId, Job, JobId, Pipeline, Reason, RunName, Submitter
-from runnersd.quotas import Account, member
-from runnersd.revision import again, of_the_job, revise
+from runnersd.revision import again
 from runnersd.store import Store
 from runnersd.telemetry.recording import NoRecorder, Recorder
 from runnersd.views import gpu_view, job_view, judged
-
-log = logging.getLogger(__name__)
 
 Accepted = tuple[Pipeline, list[tuple[JobId, str]]]
 
@@ -85,6 +82,8 @@ class Engine:
         )  # fmt: skip
         self.answers = Answers(self._loop, store, clock)
         self.bookings = Bookings(store, self._loop, clock)
+        self._admissions = Admissions(store, self._loop)
+        self.jobs = Jobs(store, self._loop, self._admissions, clock)
         self._tasks: list[asyncio.Task[None]] = []
         if containers is not None:
             containers.changed, containers.row = self._wake, self._row
@@ -210,8 +209,8 @@ class Engine:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
             Unavailable: it could not be made durable; nothing is queued.
         """
-        admitted = self._admitted(submissions, submitter, operator)
-        may = partial(self._check_quotas, submitter, sum(len(one.pipeline.jobs) for one in admitted))
+        admitted = self._admissions.admitted(submissions, submitter, operator=operator)
+        may = partial(self._admissions.check_quotas, submitter, admitted)
         accepted = await self.store.submit(admitted, submitter, key, self.clock(), may)
         self._wake()
         return accepted
@@ -224,111 +223,9 @@ class Engine:
         Raises:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed, NotFound: as submitting them would.
         """
-        admitted = self._admitted(submissions, submitter, operator)
-        self._check_quotas(submitter, sum(len(one.pipeline.jobs) for one in admitted))
+        admitted = self._admissions.admitted(submissions, submitter, operator=operator)
+        self._admissions.check_quotas(submitter, admitted)
         return await self.answers.of_submission(admitted, submitter)
-
-    async def cancel(self, id: JobId, by: str, *, at_once: bool = False) -> Job:
-        """End a live job, or take a waiting one out of the queue. ``at_once`` leaves no grace.
-
-        Raises:
-            NotFound: no such job.
-            IllegalTransition: it is over.
-        """
-        job = await self._unsettled(id, "cancel")
-        reason, now = Reason(Code.CANCELLED_BY, f"cancelled by {by}"), self.clock()
-        if job.state in WAITING:
-            job = self.store.record(lifecycle.Cancelled(id, job.attempt, reason, None, now), now)
-        elif job.state is not JobState.STOPPING or at_once or (job.reason and job.reason.code is not Code.CANCELLED_BY):
-            job = self.store.record(lifecycle.Stopping(id, job.attempt, reason, now), now)
-            self._attempts.stop(job, at_once=at_once)
-        await self._saved()
-        return job
-
-    async def cancelled(self, id: JobId) -> Job:
-        """The job as :meth:`cancel` would leave it to the queue: held for good, or stopping. Nothing is changed.
-
-        Raises:
-            NotFound, IllegalTransition: as that would.
-        """
-        job = await self._unsettled(id, "cancel")
-        reason = Reason(Code.CANCELLED_BY, "cancelled")
-        if job.state in WAITING:
-            return replace(job, state=JobState.HELD, reason=reason)
-        return replace(job, state=JobState.STOPPING, reason=reason)
-
-    async def hold(self, id: JobId, by: str) -> Job:
-        """Keep a queued job from starting. Holding a held job changes nothing."""
-        job = await self._unsettled(id, "hold")
-        if job.state is JobState.HELD:
-            return job
-        job = self.store.record(_held(job, by), self.clock())
-        await self._saved()
-        return job
-
-    async def release(self, id: JobId) -> Job:
-        """Let a held job start again. Releasing a queued job changes nothing."""
-        job = await self._unsettled(id, "release")
-        _must_wait(job, "release")
-        if job.state is JobState.HELD:
-            job = self.store.record(lifecycle.Released(id, job.attempt), self.clock())
-            await self._saved()
-        return job
-
-    async def update(self, id: JobId, changes: Mapping[str, Any], *, operator: bool) -> Job:
-        """Change what was asked for: any key of a waiting job; a live one's `LIVE_KEYS`.
-
-        Raises:
-            InvalidPipeline: a value is wrong, or could never run here.
-            IllegalTransition: the job is too far on for that.
-            NotAllowed: a priority above 0, by somebody who is not an operator.
-        """
-        job = await self._unsettled(id, "update")
-        job = self.store.record(self._revised(job, changes, operator), self.clock())
-        await self._saved()
-        return job
-
-    async def changed(
-        self, id: JobId, changes: Mapping[str, Any], held: bool | None, by: str, *, operator: bool
-    ) -> Job:
-        """What :meth:`update`, :meth:`hold` and :meth:`release` would make of the job. Nothing is changed.
-
-        Raises:
-            InvalidPipeline, IllegalTransition, NotAllowed: as they would.
-        """
-        job = await self._unsettled(id, "change")
-        if changes:
-            job = lifecycle.apply(job, self._revised(job, changes, operator))
-        if held and job.state is not JobState.HELD:
-            job = lifecycle.apply(job, _held(job, by))
-        if held is False:
-            _must_wait(job, "release")
-            if job.state is JobState.HELD:
-                job = lifecycle.apply(job, lifecycle.Released(id, job.attempt))
-        return job
-
-    def _revised(self, job: Job, changes: Mapping[str, Any], operator: bool) -> lifecycle.Revised:
-        id = job.id
-        names = {other.spec.name for other in self.store.snapshot.progress[job.pipeline.id].jobs if other.id != id}
-        event = revise(job, changes, names, self.clock())
-        if event.spec.priority > max(job.spec.priority, 0) and not operator:
-            raise NotAllowed(f"cannot give job {id} the priority {event.spec.priority}: above 0 needs an operator")
-        checked = replace(event.spec, priority=min(event.spec.priority, 0), needs=())
-        probe = Submission(PipelineSpec(job.pipeline.name, (checked,)), job.pipeline.cwd, {})
-        limits = self._limits(job.pipeline.submitter)
-        try:
-            admit([probe], self._loop.sight.inventory, limits, queued=0, operator=operator)
-        except InvalidPipeline as error:
-            raise InvalidPipeline(f"cannot update job {id}: it could never run then", of_the_job(error)) from None
-        return event
-
-    async def signal(self, id: JobId, number: int) -> Job:
-        """Pass a signal on to a live job's processes."""
-        job = await self._unsettled(id, "signal")
-        if not job.live:
-            raise IllegalTransition(f"cannot signal job {id}: it is {job.state.value}, and has no processes yet")
-        await self._attempts.signal(job, number)
-        return job
 
     async def retry(self, pipeline: Pipeline, jobs: Sequence[Job], only: Collection[JobId] | None = None) -> Accepted:
         """Queue the unsuccessful ones of a pipeline's ``jobs`` (or just ``only``) as a new pipeline of its owner.
@@ -356,12 +253,12 @@ class Engine:
     async def pause(self, reason: str, by: str) -> None:
         """Start nothing new, until `resume`; kept over restarts."""
         self.store.pause(f"{reason} (by {by})" if reason else f"paused by {by}")
-        await self._saved()
+        await self._loop.saved()
 
     async def resume(self) -> None:
         """Start jobs again."""
         self.store.pause(None)
-        await self._saved()
+        await self._loop.saved()
 
     async def shut_down(self, *, now: bool = False, by: str = "the operator") -> None:
         """End the daemon. With ``now`` its jobs are cancelled first, and this returns when they are gone.
@@ -377,7 +274,7 @@ class Engine:
             )
         for id in [*snapshot.live, *(id for _, id in list(snapshot.waiting))]:
             if id in snapshot.jobs and not snapshot.jobs[id].settled:
-                await self.cancel(id, by)
+                await self.jobs.cancel(id, by)
         await self._attempts.all_over()
         self.stopping.set()
 
@@ -386,22 +283,10 @@ class Engine:
     def _wake(self) -> None:
         self._loop.wake()
 
-    async def _saved(self) -> None:
-        self._wake()
-        await self.store.committed()
-
-    async def _unsettled(self, id: JobId, verb: str) -> Job:
-        job = self.store.snapshot.jobs.get(id) or await self.store.job(id)
-        if job.settled:
-            raise IllegalTransition(f"cannot {verb} job {id}: it is over ({job.state.value})")
-        if id not in self.store.snapshot.jobs:
-            raise Unavailable(f"cannot {verb} job {id}: what became of it could not be written; try again in a moment")
-        return job
-
     async def _set_drained(self, text: str, drain: Drain | None) -> GpuView:
         gpu = find_gpu(self._loop.sight.inventory, text)
         self.store.drain(gpu.uuid, drain)
-        await self._saved()
+        await self._loop.saved()
         return gpu_view(gpu, self._loop.world())
 
     async def _row(self, run: RunName) -> Row:
@@ -413,46 +298,6 @@ class Engine:
         if job.live and job.attempt == run.attempt:
             return "live"
         return "over" if run.attempt <= job.attempt else "unknown"
-
-    def _check_quotas(self, submitter: Submitter, total: int) -> None:
-        users = {**self.store.submitters(), submitter.uid: submitter}
-
-        def queued(account: Account) -> int:
-            return sum(self.store.queued_by(uid) for uid, who in users.items() if member(who, account))
-
-        group = self.config.operators if self.config.system else None
-        whom = f"root or a member of {group}" if group is not None else "whoever runs this daemon"
-        check_quotas(self._loop.quotas.accounts(submitter), total, queued, whom)
-
-    def _admitted(self, submissions: Sequence[Submission], submitter: Submitter, operator: bool) -> list[Submission]:
-        limits, queued = self._limits(submitter), len(self.store.snapshot.waiting)
-        return admit(submissions, self._loop.sight.inventory, limits, queued=queued, operator=operator)
-
-    def _limits(self, submitter: Submitter) -> Limits:
-        jobs, containers = self.config.jobs, self.config.containers
-        machine = self._loop.machine
-        return Limits(
-            machine.cpus, machine.memory, jobs.max_queued, jobs.max_per_pipeline, jobs.time_limit, jobs.max_time_limit,
-            engine=self._attempts.engine_state,
-            network=containers.network,
-            image=containers.image,
-            allowed_mounts=containers.allowed_mounts,
-            root_refused=submitter.uid == 0 and not containers.allow_root,
-            accounts=self._loop.quotas.accounts(submitter),
-            margin=self.config.gpus.margin,
-            mail=self.config.notify.smtp is not None,
-        )  # fmt: skip
-
-
-def _must_wait(job: Job, verb: str) -> None:
-    if job.state not in WAITING:
-        raise IllegalTransition(f"cannot {verb} job {job.id}: it is {job.state.value}; only a waiting job can be")
-
-
-def _held(job: Job, by: str) -> lifecycle.Held:
-    _must_wait(job, "hold")
-    reason = Reason(Code.HELD, f"held by {by}; `runners-client release {job.id}` lets it go on")
-    return lifecycle.Held(job.id, job.attempt, reason)
 
 
 def _unlink(paths: Sequence[Path]) -> None:

@@ -86,6 +86,15 @@ class Loop:
         """Ask for a turn soon."""
         self._woken.set()
 
+    async def saved(self) -> None:
+        """Ask for a turn, and wait until what was recorded up to now is on disk.
+
+        Raises:
+            Unavailable: it is not, and memory no longer says so either.
+        """
+        self.wake()
+        await self.store.committed()
+
     def world(self) -> World:
         """What a plan is made of, as it is now."""
         return World(

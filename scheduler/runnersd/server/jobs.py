@@ -139,15 +139,15 @@ async def change(call: Call) -> web.StreamResponse:
     if dry_run:
 
         async def imagine(job: Job) -> Job:
-            return await call.engine.changed(job.id, changes, held, call.user, operator=call.operator)
+            return await call.engine.jobs.changed(job.id, changes, held, call.user, operator=call.operator)
 
         return await _effects(call, await _done(call, imagine, "change"))
 
     async def act(job: Job) -> Job:
         if changes:
-            job = await call.engine.update(job.id, changes, operator=call.operator)
+            job = await call.engine.jobs.update(job.id, changes, operator=call.operator)
         if held is not None:
-            job = await (call.engine.hold(job.id, call.user) if held else call.engine.release(job.id))
+            job = await (call.engine.jobs.hold(job.id, call.user) if held else call.engine.jobs.release(job.id))
         return job
 
     return await _each(call, act, "change")
@@ -159,12 +159,12 @@ async def cancel(call: Call) -> web.StreamResponse:
     if call.body["dry_run"]:
 
         async def imagine(job: Job) -> Job:
-            return await call.engine.cancelled(job.id)
+            return await call.engine.jobs.cancelled(job.id)
 
         return await _effects(call, await _done(call, imagine, "cancel"))
 
     async def act(job: Job) -> Job:
-        return await call.engine.cancel(job.id, call.user, at_once=call.body["now"])
+        return await call.engine.jobs.cancel(job.id, call.user, at_once=call.body["now"])
 
     return await _each(call, act, "cancel")
 
@@ -176,7 +176,7 @@ async def signal(call: Call) -> web.StreamResponse:
         raise InvalidRequest('cannot signal: the body must say which, such as {"signal": 2}')
 
     async def act(job: Job) -> Job:
-        return await call.engine.signal(job.id, number)
+        return await call.engine.jobs.signal(job.id, number)
 
     return await _each(call, act, "signal")
 
