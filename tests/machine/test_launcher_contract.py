@@ -39,7 +39,7 @@ class TestDocker(LauncherContract):
             await launcher.launch(world.launch(["sh", "-c", f"mkfifo pipe.{job}; echo ready; {command}"], job=job))
             await world.ready(run_name(job))
         async with asyncio.timeout(20):  # it is looked at now and then while it runs
-            while not (watch := launcher._attempts[run_name(1)]._watched) or (watch.peak_memory or 0) < 48 << 20:
+            while (launcher._attempts[run_name(1)]._first.peak_memory or 0) < 48 << 20:
                 await asyncio.sleep(0.01)
         for job in (1, 2):
             await asyncio.to_thread(world.finish, run_name(job), 0)

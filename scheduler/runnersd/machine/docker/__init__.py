@@ -7,6 +7,7 @@
     sweep       containers and gates that nobody wants any more
     keeper      keeps the locks of containers' cards, daemon or no daemon
     sight       one look at a container, by the engine's word and the kernel's
+    pace        when an attempt is looked at again
     stopping    the end that was asked for, and how far it has come
     reconcile   what to do with an attempt, given what the engine and the kernel say: one table. Pure
     body        what a container is made of, and whether it is what was asked for. Pure
@@ -27,7 +28,8 @@
     instance    which engine process answers
     surroundings   what all attempts on an engine share
     force       signals, by the engine or past it
-    watch       its first process and the shim above it
+    process     its first process: its cards locked while that runs, and how it went
+    watch       that, and the shim above it, through the kernel
     kernel      which processes are a container's, whatever the engine says
     frames      the engine's log stream taken apart. Pure
     logs        a container's output on its way into the attempt's logs

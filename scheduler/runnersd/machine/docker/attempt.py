@@ -24,20 +24,17 @@ from runnersd.machine.docker.force import Force
 from runnersd.machine.docker.gate import INSIDE, Gate
 from runnersd.machine.docker.making import Making
 from runnersd.machine.docker.output import Output
+from runnersd.machine.docker.pace import Pace
+from runnersd.machine.docker.process import FirstProcess
 from runnersd.machine.docker.reconcile import Known, Look, Step, step
 from runnersd.machine.docker.record import RecordFile
 from runnersd.machine.docker.sight import Sight
 from runnersd.machine.docker.stopping import Stopping
 from runnersd.machine.docker.surroundings import Surroundings
-from runnersd.machine.docker.watch import Watch
 from runnersd.model import Launch, Outcome, Reason, RunName
 
 log = logging.getLogger(__name__)
 
-#: Seconds between looks at a container that is expected to change: the first, the longest.
-_SOON = (0.05, 2.0)
-#: Seconds between looks at one that runs, beside the engine's news.
-RECONCILE = 15.0
 #: Seconds in which a shell comes to its gate: one that has not by then never will.
 _DEAF = 60.0
 #: Seconds in which who still waits at a gate hears the word: who does not has passed before.
@@ -59,27 +56,22 @@ class ContainerAttempt:
         self.started: asyncio.Future[float | LaunchFailed] = loop.create_future()
         self.over: asyncio.Future[Outcome] = loop.create_future()
         self.stopping = Stopping()
+        self._pace = Pace(self.stopping)
         self._around = around
         self.gate = Gate(Path(record.said.gate) if record.said.gate else around.gates / str(run))
         self._sight = Sight(run, record, around.connection)
         self._force = Force(around.connection, record)
         self._output = Output(around.connection, record, base)
+        self._first = FirstProcess(record, around, self._output, self._first_ended)
         self._making = Making(run, launch, around, self.gate) if launch is not None else None
-        self._woken = asyncio.Event()
         self._ran_out = asyncio.Event()
-        self._watched: Watch | None = None
-        self._cards_kept = False
-        self._peak: int | None = None  #: bytes of memory that it has had at most
-        self._first_is_gone = False  #: its first process, and so everything in its pid namespace
-        self._orphaned = False  #: the shim that held it ended before it did
-        self._pause = _SOON[0]
 
     # -- what the launcher does with it --------------------------------------------------------------------------------
 
     @property
     def pid(self) -> int | None:
         """Its first process, above all others, while that runs."""
-        return self.record.said.pid if self._watched is not None else None
+        return self._first.pid
 
     @property
     def container(self) -> str | None:
@@ -88,11 +80,11 @@ class ContainerAttempt:
 
     def wake(self) -> None:
         """Have it look again now."""
-        self._woken.set()
+        self._pace.wake()
 
     def died(self) -> None:
         """The engine says that its container has died: have it look now, and its last output fetched meanwhile."""
-        if self._first_is_gone:
+        if self._first.gone:
             self._output.ended.set()
         self.wake()
 
@@ -118,7 +110,7 @@ class ContainerAttempt:
             while not self.over.done():
                 await (self._bury() if self.record.said.over else self._turn())
         finally:
-            self._unwatch()
+            self._first.leave()
             self._output.close()
 
     # -- looking and deciding ------------------------------------------------------------------------------------------
@@ -133,7 +125,7 @@ class ContainerAttempt:
         await self._guarded(self._step)
 
     async def _step(self) -> None:
-        look, seen = await self._sight.look(self._adopt_made, gone=self._first_is_gone)
+        look, seen = await self._sight.look(self._adopt_made, gone=self._first.gone)
         said = self.record.said
         known = Known(said.container is not None, said.starting, said.may_have_run, said.began is not None)
         await self._do(step(known, look), look, seen)
@@ -145,10 +137,10 @@ class ContainerAttempt:
             await self._never(str(failure))
         except (Unavailable, UnknownOutcome) as error:
             log.warning("job %d: %s; looking again", self.run.job, error)
-            await self._wait(self._slower())
+            await self._pace.slower()
         except (EngineError, OSError) as error:
             log.warning("job %d, attempt %d: %s; looking again", self.run.job, self.run.attempt, error)
-            await self._wait(self._slower())
+            await self._pace.slower()
 
     async def _do(self, what: Step, look: Look, seen: dict[str, Any] | None) -> None:
         match what:
@@ -165,16 +157,16 @@ class ContainerAttempt:
                 assert seen is not None
                 await self._finish(seen, same_engine=look.same_engine)
             case Step.LOST:
-                await self._lose(self._why_lost(seen))
+                await self._lose(result.why_lost(seen))
             case Step.KILL:
                 killed = await asyncio.to_thread(kernel.kill, self.container or "-")
                 log.warning("job %d: ended %d processes that the engine has forgotten", self.run.job, len(killed))
-                await self._wait(self._slower())
+                await self._pace.slower()
             case Step.REMOVE:
                 await self._connection.remove(str(self.container))
                 await self._lose("its start was not answered, and had not happened when its container was removed")
             case Step.WAIT:
-                await self._wait(self._slower())
+                await self._pace.slower()
 
     # -- making and starting -------------------------------------------------------------------------------------------
 
@@ -201,7 +193,7 @@ class ContainerAttempt:
             began=staged.began, at=now, pid=staged.pid, start=staged.start, opened=now,
         )  # fmt: skip
         self._watch(staged.pid)
-        await self._keep_cards()
+        await self._first.keep_cards()
         if await self._open_gate(again=False):
             self.started.set_result(now)
         self._output.copy()
@@ -258,7 +250,7 @@ class ContainerAttempt:
         pid, began = int(state.get("Pid") or 0), str(state.get("StartedAt"))
         start = kernel.process_started(pid)
         if start is None:
-            await self._wait(self._slower())  # it has just ended; the engine will say so
+            await self._pace.slower()  # it has just ended; the engine will say so
             return
         if said.began is not None and said.began != began and said.may_have_run:
             await asyncio.to_thread(kernel.kill, str(self.container))
@@ -273,7 +265,7 @@ class ContainerAttempt:
         if not said.opened and not (said.gated is False and self.started.done()):
             await self._check(pid)
         self._watch(pid)
-        await self._keep_cards()
+        await self._first.keep_cards()
         self._output.copy()
         if said.gated and not self.stopping.asked and not (said.may_have_run and self.started.done()):
             again = said.may_have_run
@@ -281,12 +273,11 @@ class ContainerAttempt:
                 self.record.add(durable=True, opened=time.time(), unread=False)
             await self._open_gate(again=again)
         if said.gated and not said.may_have_run:
-            await self._wait(self._slower())  # it has ended before it could run, or has to
+            await self._pace.slower()  # it has ended before it could run, or has to
             return
         if not self.started.done():
             self.started.set_result(said.at or time.time())
-        self._pause = _SOON[0]
-        await self._wait(RECONCILE if self._watched is not None else _SOON[1])
+        await self._pace.steady(watched=self._first.watched)
 
     async def _open_gate(self, *, again: bool) -> bool:
         """Let the payload run; whether it may have. ``again``: an earlier daemon may have let it, and nobody wait.
@@ -296,10 +287,10 @@ class ContainerAttempt:
         """
         now = asyncio.get_running_loop().time
         until = now() + (_PASSED if again else _DEAF)
-        read = await self.gate.open(lambda: self._watched is not None and not self.stopping.asked and now() < until)
+        read = await self.gate.open(lambda: self._first.watched and not self.stopping.asked and now() < until)
         if not read and not again:
             self.record.add(unread=True)
-            if self._watched is not None and not self.stopping.asked:
+            if self._first.watched and not self.stopping.asked:
                 await self._force.end()
                 raise LaunchFailed("the shell of its image does not wait at the gate; what ran in its place was ended")
         return read or again
@@ -312,36 +303,13 @@ class ContainerAttempt:
             raise LaunchFailed(f"its container is not what was asked for: {wrong}")
 
     def _watch(self, pid: int) -> None:
-        if self._watched is None:
-            try:
-                self._watched = Watch(pid, self.record.said.start, str(self.container), self._first_ended)
-            except ProcessLookupError:
-                self.wake()
-                return
-            self._cards_kept = False
-            if self._first_is_gone:  # that was another one, which came no further than its gate
-                self._first_is_gone = False
-                self._output.go_on()
-
-    async def _keep_cards(self) -> None:
-        """From before its payload runs until its first process has ended, its cards are locked, daemon or no daemon."""
-        if not self._cards_kept and self._watched is not None:
-            await self._around.keep_cards(self._watched.file, self.record.said.gpus)
-            self._cards_kept = True
+        if not self._first.watch(pid):
+            self.wake()
 
     def _first_ended(self) -> None:
         """Its first process is gone, or the shim above it: the engine will say so in a moment."""
-        orphaned = self._watched is not None and self._watched.orphaned
-        self._orphaned, self._first_is_gone = self._orphaned or orphaned, not orphaned
-        self._unwatch()
-        self._pause = _SOON[0]
+        self._pace.hurry()
         asyncio.get_running_loop().call_later(0.25, self.wake)
-
-    def _unwatch(self) -> None:
-        if self._watched is not None:
-            self._peak = self._watched.peak_memory
-            self._watched.close()
-            self._watched = None
 
     # -- stopping ------------------------------------------------------------------------------------------------------
 
@@ -360,7 +328,7 @@ class ContainerAttempt:
     # -- ending --------------------------------------------------------------------------------------------------------
 
     async def _finish(self, seen: dict[str, Any], *, same_engine: bool) -> None:
-        self._unwatch()
+        self._first.leave()
         said = self.record.said
         copied = await self._output.whole()
         if said.gated and not said.may_have_run:
@@ -380,37 +348,23 @@ class ContainerAttempt:
             booted_at=self._around.booted_at,
             same_engine=same_engine,
             answered_at=self._connection.answered.get(said.instance) if said.instance is not None else None,
-            orphaned=self._orphaned,
+            orphaned=self._first.orphaned,
         )
         if end.failure is not None and end.failure.code is Code.CONTAINER_LOST:
             self.record.add(lost=end.failure.text)
-        peak = self._peak if end.failure is None or end.failure.code is Code.OUT_OF_MEMORY else None
+        peak = self._first.peak_memory if end.failure is None or end.failure.code is Code.OUT_OF_MEMORY else None
         self._settle(replace(end, peak_memory=peak, truncated=end.truncated or not copied or self._output.truncated))
-
-    def _why_lost(self, seen: dict[str, Any] | None) -> str:
-        if seen is None:
-            return "its container was removed by somebody else"
-        if result.status(seen) == "running":
-            return "its container has no process left, though the engine says that it runs"
-        return "the engine died while it was started; how it ended is not known"
 
     async def _lose(self, why: str) -> None:
         await self._force.end()
         await self._output.whole()
         self.record.add(lost=why)
-        self._settle(Outcome(None, started_at=self.record.said.at, failure=Reason(Code.CONTAINER_LOST, why)))
+        self._settle(result.lost(self.record.said.at, why))
 
     async def _bury(self) -> None:
         """Its record says that it is over: say so again, and that nothing of it lives."""
         await self._force.end()
-        said = self.record.said
-        if said.lost is not None:
-            end = Outcome(None, started_at=said.at, failure=Reason(Code.CONTAINER_LOST, said.lost))
-        elif said.failed is not None:
-            end = Outcome(None, failure=Reason(Code.LAUNCH_FAILED, said.failed))
-        else:
-            end = Outcome(None, failure=Reason(Code.CANCELLED_BY, said.stopped or "It was stopped."))
-        self._settle(end)
+        self._settle(result.recorded(self.record.said))
 
     async def _never(self, why: str) -> None:
         """Nothing of it ran, and nothing will."""
@@ -419,7 +373,7 @@ class ContainerAttempt:
         self._settle(Outcome(None, failure=Reason(Code.LAUNCH_FAILED, why)))
 
     def _settle(self, outcome: Outcome) -> None:
-        self._unwatch()
+        self._first.leave()
         if not self.started.done():
             failure = outcome.failure
             if failure is not None and failure.code in _NEVER_RAN:
@@ -428,16 +382,3 @@ class ContainerAttempt:
                 self.started.set_result(outcome.started_at or self.record.said.asked or time.time())
         if not self.over.done():
             self.over.set_result(outcome)
-
-    # -- waiting -------------------------------------------------------------------------------------------------------
-
-    def _slower(self) -> float:
-        pause, self._pause = self._pause, min(self._pause * 2, _SOON[1])
-        return pause
-
-    async def _wait(self, seconds: float) -> None:
-        seconds = min(seconds, self.stopping.left)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        self._woken.clear()

@@ -14,10 +14,11 @@ from typing import Any
 from runners.api import Code
 from runnersd.machine import Cards, LaunchFailed, Row
 from runnersd.machine.docker import body, events, kernel, noting
-from runnersd.machine.docker.attempt import RECONCILE, ContainerAttempt
+from runnersd.machine.docker.attempt import ContainerAttempt
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound
 from runnersd.machine.docker.images import Images
+from runnersd.machine.docker.pace import RECONCILE
 from runnersd.machine.docker.record import RecordFile
 from runnersd.machine.docker.staging import Staging
 from runnersd.machine.docker.surroundings import Surroundings

@@ -77,21 +77,21 @@ def outcome(
     finished = moment(str(state.get("FinishedAt") or _NEVER))
     began = said.at or started_at(seen)
     if said.began is not None and str(state.get("StartedAt")) != said.began:
-        return _lost(began, "its container was started a second time by somebody else; what it did then is not its end")
+        return lost(began, "its container was started a second time by somebody else; what it did then is not its end")
     if said.boot != boot and (finished is None or finished >= booted_at):
         return Outcome(
             None, started_at=began, finished_at=finished,
             failure=Reason(Code.MACHINE_RESTARTED, "the machine restarted while it ran"),
         )  # fmt: skip
     if not said.told and _died_with_engine(said, same_engine, finished, answered_at):
-        return _lost(began, "the container engine was stopped or died, and its containers with it")
+        return lost(began, "the container engine was stopped or died, and its containers with it")
     if not said.told and code == _KILLED and state.get("Status") in _GOING:
-        return _lost(began, "its container was removed by somebody else")
+        return lost(began, "its container was removed by somebody else")
     if not said.told and code == _KILLED and orphaned:
-        return _lost(began, "the shim that held it for the engine was killed, and it with it")
+        return lost(began, "the shim that held it for the engine was killed, and it with it")
     if not said.told and code == _SHIM_LOST and (state.get("Error") or not same_engine):
         why = one_line(str(state.get("Error") or "it ended while the engine was away, which does not know how"))
-        return _lost(began, f"the engine lost sight of it: {why}")
+        return lost(began, f"the engine lost sight of it: {why}")
     signal = code - 128 if 128 < code <= 128 + signals.NSIG else None
     failure = None
     killed = state.get("OOMKilled") or (out_of_memory and code == _KILLED)
@@ -138,13 +138,32 @@ def exec_failure(seen: Mapping[str, Any], last: str) -> str | None:
     return f"cannot run {found[1]}: {found[2]}"
 
 
+def why_lost(seen: Mapping[str, Any] | None) -> str:
+    """Why an attempt is lost that had begun, or may have; None where the engine knows no such container."""
+    if seen is None:
+        return "its container was removed by somebody else"
+    if status(seen) == "running":
+        return "its container has no process left, though the engine says that it runs"
+    return "the engine died while it was started; how it ended is not known"
+
+
+def lost(began: float | None, why: str) -> Outcome:
+    """The end of an attempt of which nobody can say how it ended. It ``began`` then (Unix seconds), if at all."""
+    return Outcome(None, started_at=began, failure=Reason(Code.CONTAINER_LOST, why))
+
+
+def recorded(said: Record) -> Outcome:
+    """The end that the record of an attempt tells which is over without one of its container's own."""
+    if said.lost is not None:
+        return lost(said.at, said.lost)
+    if said.failed is not None:
+        return Outcome(None, failure=Reason(Code.LAUNCH_FAILED, said.failed))
+    return Outcome(None, failure=Reason(Code.CANCELLED_BY, said.stopped or "It was stopped."))
+
+
 def _died_with_engine(said: Record, same_engine: bool, finished: float | None, answered_at: float | None) -> bool:
     """Whether it ended because the engine that ran it did, which kills what it cannot restore."""
     if said.live_restore or same_engine:
         return False
     # An engine that ends lets nobody in any more before it kills: what had ended by then had ended by itself.
     return answered_at is None or finished is None or finished >= answered_at
-
-
-def _lost(began: float | None, why: str) -> Outcome:
-    return Outcome(None, started_at=began, failure=Reason(Code.CONTAINER_LOST, why))
