@@ -43,7 +43,7 @@ WHY = Reason(Code.CANCELLED_BY, "cancelled by ann")
 def test_a_reopened_store_remembers_a_pipeline_as_it_was(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(tmp_path)
-        assert store.snapshot.jobs == {} and store.last_event == 0
+        assert store.snapshot.jobs == {} and store.events.last == 0
         jobs = [
             spec("a.load", num_gpus=2, gpu_model="*H100*", env={"A": "1"}, begin=50.5, time_limit=0.1),
             spec("a.fit", command=("python", "train.py"), needs=[Need("a.load", "finished")], cpus=1.5),
@@ -505,7 +505,7 @@ def test_a_job_cancelled_while_it_waits_for_its_retry_leaves_the_failed_attempt_
 def test_those_who_listen_hear_what_is_read_back_later(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(tmp_path)
-        listener = store.subscribe()
+        listener = store.events.subscribe()
         waiting, other = await queue(store, spec("a", num_gpus=1), spec("b", begin=1e12))
         start(store, waiting, "GPU-0")
         store.announce("gpu.reserved", {"uuid": "GPU-0"})
@@ -514,7 +514,7 @@ def test_those_who_listen_hear_what_is_read_back_later(tmp_path: Path) -> None:
         await store.committed()
         heard = [await anext(listener) for _ in range(7)]
         assert [record.id for record in heard] == list(range(1, 8))
-        assert store.last_event == 7
+        assert store.events.last == 7
         assert [(record.type, record.job, record.uid) for record in heard] == [
             ("job.queued", 1, 1000), ("job.queued", 2, 1000), ("job.starting", 1, 1000), ("job.running", 1, 1000),
             ("gpu.reserved", None, None), ("job.held", 2, 1000), ("job.succeeded", 1, 1000),
@@ -527,7 +527,7 @@ def test_those_who_listen_hear_what_is_read_back_later(tmp_path: Path) -> None:
             await anext(listener)
         store = await opened(tmp_path)
         assert await store.archive.events_after(0, 100) == heard
-        start_over = store.subscribe()
+        start_over = store.events.subscribe()
         (third,) = await queue(store)
         assert (await anext(start_over)).id == 8 and third == 3
         start_over.close()
@@ -542,7 +542,7 @@ def test_a_listener_that_falls_behind_is_dropped_and_says_so(tmp_path: Path, mon
 
     async def work() -> None:
         store = await opened(tmp_path)
-        slow, quick = store.subscribe(), store.subscribe()
+        slow, quick = store.events.subscribe(), store.events.subscribe()
         for _ in range(11):
             await queue(store)
             await anext(quick)
@@ -663,12 +663,12 @@ def test_old_pipelines_are_forgotten_and_their_ids_never_given_again(tmp_path: P
             start(store, id, at=30.0)
             succeed(store, id, at=30.0)
         await store.committed()
-        last = store.last_event
+        last = store.events.last
         assert len(await store.prune(1e9)) == 7
         await store.close()
         store = await opened(tmp_path)
         assert await store.jobs() == [] and store.recent == store.recent.__class__()
-        assert store.last_event == last
+        assert store.events.last == last
         (accepted,) = await store.submit([submission()], ANN, None, 1.0)
         assert accepted[0].id == 6 and accepted[1] == [(11, "job")]
         await store.close()
@@ -729,19 +729,19 @@ def test_the_last_ends_are_at_hand_newest_first(tmp_path: Path) -> None:
 def test_what_is_to_be_told_is_kept_with_its_event_until_it_is_told(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(tmp_path)
-        store.outbox = asking = Asking("job.succeeded")
+        store.events.outbox = asking = Asking("job.succeeded")
         first, second = await queue(store, spec("a"), spec("b"))
         start(store, first)
         succeed(store, first)
         assert asking.on_disk == []  # nothing is told that could still be taken back
         await store.committed()
         [notice] = asking.on_disk
-        assert notice.facts == {"job": first} and notice.event == store.last_event
+        assert notice.facts == {"job": first} and notice.event == store.events.last
         await store.close()
 
         store = await opened(tmp_path)
         assert list(store.undelivered) == [notice]
-        store.outbox = Asking("job.succeeded")
+        store.events.outbox = Asking("job.succeeded")
         start(store, second)
         succeed(store, second)
         store.told(store.undelivered)

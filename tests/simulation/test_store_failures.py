@@ -143,7 +143,7 @@ def test_while_the_disk_fails_nothing_is_promised_and_nothing_is_moved(
         first, second, third = await queue(store, spec("a", num_gpus=1), spec("b"), spec("c"))
         start(store, first, "GPU-0")
         await store.committed()
-        listener = store.subscribe()
+        listener = store.events.subscribe()
         kept = image(store)
         Faulty.countdown, Faulty.lasting = 1, True
         # All of this is under way when the write fails.
@@ -183,7 +183,7 @@ def test_while_the_disk_fails_nothing_is_promised_and_nothing_is_moved(
         assert (heard.type, heard.job) == ("job.succeeded", first)
         assert not listener._records
         events = [event.id for event in await store.archive.events_after(0, 99)]
-        assert len(set(events)) == len(events) == 6 and events[-1] == heard.id == store.last_event
+        assert len(set(events)) == len(events) == 6 and events[-1] == heard.id == store.events.last
         assert await queue(store) == [5]
         await check(store)
         await store.close()
@@ -200,7 +200,7 @@ def test_a_full_database_refuses_and_recovers_when_there_is_room(tmp_path: Path)
         store = await opened(tmp_path)
         promised: dict[str, Any] = {}
         await story(store, promised)
-        store.outbox = asking = Asking("job.queued")
+        store.events.outbox = asking = Asking("job.queued")
         await limit(store, 3)
         with pytest.raises(Unavailable, match="free some disk space"):
             await queue(store, *[spec(f"j{n}") for n in range(2000)])

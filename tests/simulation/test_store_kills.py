@@ -67,7 +67,7 @@ def rounds(folder: Path, count: int, seed: int) -> None:
                 "SELECT count(*) FROM pipeline WHERE size <> (SELECT count(*) FROM job WHERE pipeline = pipeline.id)"
             )
             assert await select(store, sizes) == [(0,)]
-            assert await select(store, "SELECT count(*) = max(id), max(id) FROM event") == [(1, store.last_event)]
+            assert await select(store, "SELECT count(*) = max(id), max(id) FROM event") == [(1, store.events.last)]
             # What was learned is in step with the events: each attempt counts once.
             learned = "SELECT (SELECT coalesce(sum(count), 0) FROM experience WHERE kind = '\"*\"'), (SELECT count(*) FROM attempt WHERE state = 'succeeded')"
             ((samples, ends),) = await select(store, learned)

@@ -48,7 +48,7 @@ class Notices:
         for one in fresh:
             self._count(one, 1)
         self._delivery.take(fresh)
-        self._store.outbox = self
+        self._store.events.outbox = self
 
     def configure(self, config: Config) -> None:
         """Take another configuration; what waits for the administrator's channels goes by that too."""

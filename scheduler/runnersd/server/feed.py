@@ -47,7 +47,7 @@ class Feed:
 
     async def _run(self) -> None:
         while True:
-            subscription = self._store.subscribe()
+            subscription = self._store.events.subscribe()
             try:
                 async for record in subscription:
                     for changed in self._watchers.get(record.job, ()) if record.job is not None else ():

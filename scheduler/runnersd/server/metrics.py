@@ -41,7 +41,7 @@ def _text(engine: Engine) -> Iterable[str]:
     yield _metric("jobs", "gauge", "Jobs, by state.", by_state)
     by_user = [({"user": user}, number) for user, number in sorted(waiting.items())]
     yield _metric("waiting_jobs", "gauge", "Queued and held jobs, by user.", by_user)
-    yield _metric("events_total", "counter", "Events ever recorded.", [({}, store.last_event)])
+    yield _metric("events_total", "counter", "Events ever recorded.", [({}, store.events.last)])
     by_card_state = [({"state": state}, cards[state]) for state in GPU_STATES]
     yield _metric("gpus", "gauge", "Cards, by state.", by_card_state)
     yield from _cards(gpus)

@@ -144,7 +144,7 @@ async def events(call: Call) -> web.StreamResponse:
     store = call.engine.store
     last = _resume_from(call)
     if last is None:
-        last = store.last_event
+        last = store.events.last
     wanted = _filter(call.query["job"])
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
     response.enable_chunked_encoding()
@@ -152,7 +152,7 @@ async def events(call: Call) -> web.StreamResponse:
     await response.write(b": events\n\n")
     while True:
         # Subscribed first, so that nothing falls between what is on disk and what comes.
-        subscription = store.subscribe()
+        subscription = store.events.subscribe()
         try:
             while page := await store.archive.events_after(last, PAGE):
                 last = page[-1].id

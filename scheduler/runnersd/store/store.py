@@ -22,19 +22,16 @@ from runnersd.notices.notice import Notice
 from runnersd.snapshot import Snapshot
 from runnersd.store import reading
 from runnersd.store.archive import Archive
-from runnersd.store.batch import Accepted, Batch, News
-from runnersd.store.feed import EventRecord, Feed, Subscription
+from runnersd.store.batch import Accepted, Batch
+from runnersd.store.events import Events, type_of
 from runnersd.store.journal import Journal
 from runnersd.store.memory import Memory
-from runnersd.store.notices import Outbox
 from runnersd.store.opening import Identity, open_database
 from runnersd.store.reading import Loaded, Search
 from runnersd.store.retention import prune
-from runnersd.store.rows import reason_then
 from runnersd.store.shared import Shared
 from runnersd.store.submissions import Submissions
 from runnersd.store.writer import Writer
-from runnersd.views import job_view
 
 #: Environments kept at hand, by pipeline; others are read when a job of theirs is launched.
 _ENVIRONMENTS = 64
@@ -48,8 +45,7 @@ class Store:
     ) -> None:
         self.database = identity.database  #: the state directory's own id: 12 hex digits
         self.interrupted = identity.interrupted  #: attempts (job, number) that were live when the machine restarted
-        self.last_event = loaded.last_event  #: the latest event on disk
-        self.outbox: Outbox | None = None  #: says what is to be told of events; None: nothing is
+        self.events = Events(loaded.last_event)  #: the history as it is made; what was is in the `archive`
         self.undelivered: Sequence[Notice] = loaded.notices  #: what an earlier daemon had not told
         self._clock = clock
         self._memory = Memory()
@@ -57,9 +53,7 @@ class Store:
         self._writer = writer
         self._journal = Journal(writer, file, self._committed, self._restored)
         self._archive = Archive(self._journal)
-        self._feed = Feed()
-        self._submissions = Submissions(self._journal, self._memory, loaded, self._next_event, self.pipeline)
-        self._events = loaded.last_event
+        self._submissions = Submissions(self._journal, self._memory, loaded, self.events.next_id, self.pipeline)
         self._bookings = loaded.last_booking
         self._environments: OrderedDict[PipelineId, Mapping[str, str]] = OrderedDict()
 
@@ -178,7 +172,7 @@ class Store:
         learned = self.snapshot.learn(before, event, at)
         if learned is not None:
             batch.learn(learned, self.snapshot.experience, at)
-        self._tell(batch, _type(job, event), job, before, at)
+        self.events.happened(batch, type_of(job, event), job, before, at)
         if job.settled:
             if job.pipeline.id not in self.snapshot.progress:
                 batch.ended[job.pipeline.id] = at
@@ -203,7 +197,7 @@ class Store:
         batch.intrusions[intrusion.job, intrusion.attempt, intrusion.gpu, intrusion.pid, intrusion.since] = intrusion
         job = self.snapshot.jobs.get(intrusion.job)
         if news and job is not None:
-            self._tell(batch, "job.contaminated", job, job, at, intrusion)
+            self.events.happened(batch, "job.contaminated", job, job, at, intrusion)
 
     def told(self, notices: Sequence[Notice]) -> None:
         """Keep these notices no longer: they are told, or given up.
@@ -251,7 +245,7 @@ class Store:
 
     def announce(self, type: str, data: Mapping[str, Any]) -> None:
         """Put an event that is not about a job into the history: ``gpu.drained``, with the card's status object."""
-        self._journal.batch().news.append(News(self._next_event(), self._clock(), type, dict(data)))
+        self.events.announce(self._journal.batch(), type, data, self._clock())
 
     async def submit(
         self,
@@ -285,7 +279,7 @@ class Store:
     async def close(self) -> None:
         """Write what has been recorded, and let go of the database."""
         await self._journal.close()
-        self._feed.close()
+        self.events.close()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -360,10 +354,6 @@ class Store:
         self._keep_environment(pipeline, known)
         return known
 
-    def subscribe(self) -> Subscription:
-        """Every event from now on, after its commit."""
-        return self._feed.join()
-
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _committed(self, batch: Batch) -> None:
@@ -371,33 +361,14 @@ class Store:
         for intake in batch.intakes:
             for pipeline, environment in self._submissions.take_in(intake):
                 self._keep_environment(pipeline, environment)
-        news = batch.all_news()
-        if news:
-            self.last_event = news[-1].id
-        if self._feed and news:
-            self._feed.tell([_record(one) for one in news])
-        if self.outbox is not None and batch.notices:
-            self.outbox.committed(batch.notices)
-
-    def _tell(self, batch: Batch, type: str, job: Job, before: Job, at: float, by: Intrusion | None = None) -> None:
-        """Put what happened to a job into the history, with what is to be told of it."""
-        id = self._next_event()
-        batch.news.append(News(id, at, type, job))
-        if self.outbox is not None:
-            batch.notices += self.outbox.notices(type, job, before, id, at, by)
+        self.events.committed(batch)
 
     def _restored(self, loaded: Loaded) -> None:
         """Memory goes back to the rows. Ids given since are not given again."""
         self._memory.install(loaded)
         self._submissions.restored(loaded)
-        self._events = max(self._events, loaded.last_event)
         self._bookings = max(self._bookings, loaded.last_booking)
-        if self.outbox is not None:
-            self.outbox.restored()
-
-    def _next_event(self) -> int:
-        self._events += 1
-        return self._events
+        self.events.restored(loaded.last_event)
 
     def _keep_environment(self, pipeline: PipelineId, environment: Mapping[str, str]) -> None:
         self._environments[pipeline] = environment
@@ -411,17 +382,3 @@ class Store:
             for other in self.snapshot.holders.get(gpu, {}).values():
                 if not (job.spec.gpu_shared and other.spec.gpu_shared):
                     raise IllegalTransition(f"cannot reserve {gpu} for job {job.id}: job {other.id} holds it")
-
-
-def _type(job: Job, event: lifecycle.Event) -> str:
-    if isinstance(event, lifecycle.Idled):
-        return "job.busy" if event.since is None else "job.idle"
-    return f"job.{job.state.value}"
-
-
-def _record(news: News) -> EventRecord:
-    about = news.about
-    if isinstance(about, Job):
-        view = job_view(about, reason_then(about))
-        return EventRecord(news.id, news.at, news.type, about.id, about.pipeline.submitter.uid, dict(view))
-    return EventRecord(news.id, news.at, news.type, None, None, dict(about))

@@ -59,7 +59,7 @@ async def fill(folder: Path) -> None:
     away = Reason(Code.PREEMPTED, "made way for job 3 (ann)")
     store.record(lifecycle.Stopping(9, 1, away, 400.0), 400.0)
     store.record(lifecycle.Requeued(9, 1, away, 143, 401.0, None, 3 << 30), 401.0)
-    store.outbox = Asking("job.idle")
+    store.events.outbox = Asking("job.idle")
     store.record(lifecycle.Idled(3, 1, 402.0), 462.0)
     store.drain("GPU-7", Drain("fan broken"))
     store.pause("maintenance")
