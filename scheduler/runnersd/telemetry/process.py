@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from runnersd.child_process import ChildProcess
 from runnersd.telemetry.frames import Frames
 
 #: The most that waits to be sent (bytes): a minute of samples of 64 attempts with a card each.
@@ -47,23 +45,9 @@ class TelemetryProcess:
         self._frames = Frames()
         self._waiting = bytearray()
         self._ending = False
-        self._socket, theirs = socket.socketpair()
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "runnersd.telemetry.child", os.fspath(root)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=dict(environment),
-                cwd="/",
-                start_new_session=True,
-            )
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        program = ["-m", "runnersd.telemetry.child", os.fspath(root)]
+        self._child = ChildProcess(program, self._readable, environment=environment, directory="/")
+        self._process, self._socket = self._child.process, self._child.socket
 
     @property
     def pid(self) -> int:
@@ -146,6 +130,4 @@ class TelemetryProcess:
     def _forget_socket(self) -> None:
         self._ending = True
         self._waiting.clear()
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
-        self._socket.close()
+        self._child.hang_up()

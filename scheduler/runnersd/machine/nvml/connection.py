@@ -6,13 +6,12 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import struct
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from runnersd.child_process import ChildProcess
 
 PROGRAM = Path(__file__).with_name("worker.py")
 
@@ -22,7 +21,7 @@ _REQUESTS = {more: _LENGTH.pack(len(body)) + body for more, body in ((False, b"{
 
 
 class NvmlProcess:
-    """One NVML process. It is exec'ed, not forked, so it shares nothing with the daemon but this socket.
+    """One NVML process.
 
     Raises:
         OSError: it could not be started.
@@ -30,23 +29,8 @@ class NvmlProcess:
 
     def __init__(self, environment: Mapping[str, str] | None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._socket, theirs = socket.socketpair()
-        try:
-            # A session of its own keeps a terminal's Ctrl-C from it; -P keeps the program's folder off its path.
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-X", "faulthandler", os.fspath(PROGRAM)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=None if environment is None else dict(environment),
-                start_new_session=True,
-            )
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._child = ChildProcess(["-X", "faulthandler", os.fspath(PROGRAM)], self._readable, environment=environment)
+        self.process, self._socket = self._child.process, self._child.socket
         self._received = bytearray()
         self._heard = self._loop.time()
         self._pending: asyncio.Future[dict[str, Any]] | None = None
@@ -85,9 +69,7 @@ class NvmlProcess:
 
     def kill(self) -> None:
         """End it at once and forget the socket. In a hanging system call it stays a while, or for ever."""
-        if self._socket.fileno() >= 0:
-            self._loop.remove_reader(self._socket.fileno())
-            self._socket.close()
+        self._child.hang_up()
         self.process.kill()
         self._fail(EOFError())
         if self._pending is not None:
