@@ -16,7 +16,7 @@ from runnersd import lifecycle
 from runnersd.booking_rules import BOOKINGS, cards_at_once, check_allowed, check_times
 from runnersd.model import Booking, Drain, GpuProcess, Inventory, Submitter
 from runnersd.planner import Start, plan
-from runnersd.planner.bookings import Wish, choose
+from runnersd.planner.bookings import Wish, check_limit, choose
 from runnersd.planner.words import clock_text
 from runnersd.views import booking_view, gpu_view
 
@@ -272,6 +272,64 @@ def test_a_job_that_may_run_into_it_by_its_limit_is_in_the_way_and_one_without_a
     view = booking_view(now, world, NOW)
     assert (view["text"], view["waits_for"], view["active"]) == (f"waits for job {endless} (bob)", [endless], True)
     assert booking_view(booked(7, 1, who=BOB), world, NOW)["text"] == ""
+
+
+def longer(limit: float | None, *bookings: Booking, had: float | None = HOUR, after: float = 0.0) -> str | None:
+    """What is said of a job on card 1, running since now, that wants that limit some hours later; None if nothing."""
+    queue = Queue()
+    id = running(queue, 1, limit=had)
+    try:
+        check_limit(queue.snapshot.jobs[id], limit, queue.world(4, bookings=bookings), NOW + after * HOUR)
+    except AlreadyTaken as refused:
+        return str(refused)
+    return None
+
+
+def test_a_running_job_gets_no_limit_that_reaches_into_somebody_elses_booking() -> None:
+    one = booked(7, 0, 1, start=3.0)
+    begin = clock_text(NOW + 3 * HOUR, NOW)
+    assert longer(3 * HOUR, one) is None
+    assert longer(4 * HOUR, one) == (
+        f"cannot give job 1 a time limit of 4h: ann has booked card 1 from {begin} on (booking 7); it may have 3h"
+    )
+    assert longer(None, one) == (
+        f"cannot give job 1 no time limit: ann has booked card 1 from {begin} on (booking 7); it may have 3h"
+    )
+
+
+def test_what_may_be_had_is_not_said_longer_than_it_is() -> None:
+    refused = longer(9 * HOUR, booked(7, 1, start=2.0 + 59 / 3600))
+    assert refused is not None and refused.endswith("; it may have 2h")
+    refused = longer(90 * HOUR, booked(7, 1, start=49.9))
+    assert refused is not None and refused.endswith("; it may have 2d 1h")
+
+
+@pytest.mark.parametrize(
+    ("limit", "booking", "had", "after"),
+    [
+        (4 * HOUR, booked(7, 0, 2, start=3.0), HOUR, 0.0),  # other cards
+        (4 * HOUR, booked(7, 1, start=3.0, who=BOB), HOUR, 0.0),  # its own user's
+        (4 * HOUR, booked(7, 1, start=3.0), 6 * HOUR, 0.0),  # it is less than before
+        (4 * HOUR, booked(7, 1, start=3.0), None, 0.0),
+        (9 * HOUR, booked(7, 1, start=1.0), 2 * HOUR, 2.5),  # that is over
+    ],
+)
+def test_whatever_makes_no_booking_wait_longer_is_allowed(
+    limit: float, booking: Booking, had: float | None, after: float
+) -> None:
+    assert longer(limit, booking, had=had, after=after) is None
+
+
+def test_a_job_that_a_booking_waits_for_gets_no_more() -> None:
+    refused = longer(3 * HOUR, booked(7, 1, start=1.0, hours=5.0), had=2 * HOUR, after=1.5)
+    assert refused is not None and refused.endswith("(booking 7)"), "nothing longer may be had"
+
+
+def test_a_job_that_waits_may_have_any_limit() -> None:
+    queue = Queue()
+    running(queue, 1)
+    [id] = queue.add(spec(num_gpus=1, gpus=("1",), time_limit=HOUR), user=BOB)
+    check_limit(queue.snapshot.jobs[id], None, queue.world(4, bookings=(booked(7, 1, start=1.0),)), NOW)
 
 
 def test_a_card_shows_its_booking_and_a_booking_what_is_wrong_with_its_cards() -> None:

@@ -151,6 +151,23 @@ def test_the_queue_goes_round_a_booking_and_its_owner_uses_it(daemon: Daemon) ->
 
 
 @needs_root
+def test_a_running_job_gets_no_longer_limit_over_somebodys_booking(daemon: Daemon) -> None:
+    with Somebody(daemon, ADA) as ada, Somebody(daemon, BOB) as bob:
+        job = {"name": "sleep", "command": ["sleep", "100"], "num_gpus": 1, "gpus": ["2"], "time_limit": "1h"}
+        (id,) = bob.submit(job, cwd="/tmp")
+        eventually("it runs", lambda: daemon.job(id)["state"] == "running")
+        ada.call("book", {"cards": ["2"], "for": "1h", "at": time.time() + 2 * HOUR})
+        with pytest.raises(Refused, match=f"no time limit: {ADA} has booked card 2 .*; it may have ") as refused:
+            bob.call("update", id, {"time_limit": None})
+        assert (refused.value.kind, refused.value.status) == ("AlreadyTaken", 409)
+        assert daemon.job(id)["spec"]["time_limit"] == HOUR
+        bob.call("update", id, {"time_limit": "90m"})
+        assert daemon.job(id)["spec"]["time_limit"] == 1.5 * HOUR
+        out(daemon, "update", str(id), "time_limit=4h")
+        assert daemon.job(id)["spec"]["time_limit"] == 4 * HOUR, "an operator decides"
+
+
+@needs_root
 def test_who_is_no_operator_books_no_more_than_their_share(daemon: Daemon) -> None:
     with Somebody(daemon, ADA) as ada, Somebody(daemon, BOB) as bob:
         for wish, told in [

@@ -10,6 +10,7 @@ from runners.spec import JobSpec, PipelineSpec, Submission
 from runnersd.admission import Limits, admit, check_quotas
 from runnersd.engine.loop import Loop
 from runnersd.model import Job, Submitter
+from runnersd.planner.bookings import check_limit
 from runnersd.quotas import Account, member
 from runnersd.revision import of_the_job
 from runnersd.store import Store
@@ -46,15 +47,18 @@ class Admissions:
         whom = f"root or a member of {group}" if group is not None else "whoever runs this daemon"
         check_quotas(self._loop.quotas.accounts(submitter), total, queued, whom)
 
-    def check_revised(self, job: Job, spec: JobSpec, *, operator: bool) -> None:
-        """Whether the job may become what ``spec`` says.
+    def check_revised(self, job: Job, spec: JobSpec, now: float, *, operator: bool) -> None:
+        """Whether the job may become what ``spec`` says, from now on (Unix seconds).
 
         Raises:
             InvalidPipeline: it could never run then.
             NotAllowed: its priority would rise above 0, and it is not an operator who asks.
+            AlreadyTaken: it would run on into somebody's booking, and it is not an operator who asks.
         """
         if spec.priority > max(job.spec.priority, 0) and not operator:
             raise NotAllowed(f"cannot give job {job.id} the priority {spec.priority}: above 0 needs an operator")
+        if not operator:
+            check_limit(job, spec.time_limit, self._loop.world(), now)
         checked = replace(spec, priority=min(spec.priority, 0), needs=())
         probe = Submission(PipelineSpec(job.pipeline.name, (checked,)), job.pipeline.cwd, {})
         limits = self._limits(job.pipeline.submitter)

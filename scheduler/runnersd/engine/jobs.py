@@ -71,6 +71,7 @@ class Jobs:
             InvalidPipeline: a value is wrong, or could never run here.
             IllegalTransition: the job is too far on for that.
             NotAllowed: a priority above 0, by somebody who is not an operator.
+            AlreadyTaken: a time limit that reaches into somebody's booking, by the same.
         """
         job = await self._unsettled(id, "update")
         job = self._store.record(self._revised(job, changes, operator), self._clock())
@@ -83,7 +84,7 @@ class Jobs:
         """What :meth:`update`, :meth:`hold` and :meth:`release` would make of the job. Nothing is changed.
 
         Raises:
-            InvalidPipeline, IllegalTransition, NotAllowed: as they would.
+            InvalidPipeline, IllegalTransition, NotAllowed, AlreadyTaken: as they would.
         """
         job = await self._unsettled(id, "change")
         if changes:
@@ -110,8 +111,9 @@ class Jobs:
 
     def _revised(self, job: Job, changes: Mapping[str, Any], operator: bool) -> lifecycle.Revised:
         others = self._store.snapshot.progress[job.pipeline.id].jobs
-        event = revise(job, changes, {other.spec.name for other in others if other.id != job.id}, self._clock())
-        self._admissions.check_revised(job, event.spec, operator=operator)
+        now = self._clock()
+        event = revise(job, changes, {other.spec.name for other in others if other.id != job.id}, now)
+        self._admissions.check_revised(job, event.spec, now, operator=operator)
         return event
 
     async def _unsettled(self, id: JobId, verb: str) -> Job:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from runners.errors import AlreadyTaken, InvalidRequest
+from runners.pipeline.quantities import format_duration
 from runnersd.inventory import find_gpu, matches_model
 from runnersd.model import Booking, Gpu, GpuId, Job
 from runnersd.planner.lengths import end_of
@@ -15,6 +16,7 @@ from runnersd.planner.stops import time_limit_of
 from runnersd.planner.words import cards_text, clock_text, user_of
 from runnersd.planner.world import World, usable
 
+_MINUTE, _HOUR, _DAY = 60.0, 3600.0, 86_400.0
 #: So many ways to choose cards are compared; a machine has few cards.
 _WAYS = 20_000
 
@@ -77,6 +79,38 @@ def may_outlast(booking: Booking, world: World, now: float) -> list[Job]:
         if job.pipeline.submitter.uid != booking.uid and job.spec.time_limit is None and booking.starts_at > now
     }
     return [found[id] for id in sorted(found)]
+
+
+def check_limit(job: Job, limit: float | None, world: World, now: float) -> None:
+    """Check that a job may have that time limit (seconds; None for no limit) for the bookings on its cards.
+
+    Raises:
+        AlreadyTaken: it could run on into somebody else's booking; says whose, and which limit it may have.
+    """
+    began = job.started_at if job.started_at is not None else now
+    before, after = (math.inf if time is None else began + time for time in (job.spec.time_limit, limit))
+    if after <= before:
+        return
+    indices = {gpu.uuid: gpu.index for gpu in world.inventory.gpus}
+    for booking in sorted(world.bookings, key=lambda one: one.starts_at):
+        cards = sorted(indices[uuid] for uuid in booking.gpus if uuid in job.gpus and uuid in indices)
+        if not cards or booking.uid == job.pipeline.submitter.uid or not now < booking.ends_at:
+            continue
+        if booking.starts_at >= after:
+            continue
+        wish = "no time limit" if limit is None else f"a time limit of {format_duration(limit)}"
+        named = f"card{'s' if len(cards) > 1 else ''} {', '.join(map(str, cards))}"
+        raise AlreadyTaken(
+            f"cannot give job {job.id} {wish}: {booking.user or booking.uid} has booked {named} "
+            f"from {clock_text(booking.starts_at, now)} on (booking {booking.id}){_may_have(booking, began, before)}"
+        )
+
+
+def _may_have(booking: Booking, began: float, before: float) -> str:
+    """Which longer time limit a job that began then may have, if any, that has had ``before`` to end by."""
+    free = booking.starts_at - began
+    free = math.floor(free / _MINUTE) * _MINUTE if free < _DAY else math.floor(free / _HOUR) * _HOUR
+    return f"; it may have {format_duration(free)}" if began + free > before else ""
 
 
 def _wanted(wish: Wish, world: World) -> list[Gpu]:
