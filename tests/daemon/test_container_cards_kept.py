@@ -15,7 +15,8 @@ JOB = {"run_in": "container", "image": SHELL, "num_gpus": 1}
 def test_a_containers_card_is_nobody_elses_while_its_daemon_is_dead(
     docker_engine: Engine, fake_nvml: Callable[[int], FakeDriver], tmp_path: Path
 ) -> None:
-    env = fake_nvml(1).environment({}) | {"RUNNERS_LOCK_DIR": str(tmp_path / "locks")}
+    driver = fake_nvml(1)
+    env = driver.environment({}) | {"RUNNERS_LOCK_DIR": str(tmp_path / "locks")}
     config = {"containers": {"socket": str(docker_engine.socket), "network": "none"}, "gpus": {"poll": 0.05}}
     with (
         Daemon(tmp_path / "one", env=env, config=config) as one,
@@ -27,12 +28,10 @@ def test_a_containers_card_is_nobody_elses_while_its_daemon_is_dead(
         eventually("the first one's container runs", lambda: one.job(first)["state"] == "running")
         one.kill()
         (second,) = two.submit({"name": "b", "command": "true", **JOB})
-
-        def foreign() -> bool:
-            (card,) = two.client().gpus()
-            return str(card["state"]) == "foreign"
-
-        eventually("the second daemon has looked, and leaves the card alone", foreign)
+        driver.cards[0].temperature = 77  # so that it shows whether a look is one from after the kill
+        driver.write()
+        eventually("the second daemon has looked since", lambda: two.client().gpus()[0]["temperature"] == 77)
+        assert two.client().gpus()[0]["state"] == "foreign"
         assert two.job(second)["state"] == "queued"
         done.touch()
         (ended,) = two.wait(second)  # the first one's container has ended, with nobody there to see it
