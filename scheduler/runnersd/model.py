@@ -238,6 +238,11 @@ class Job:
     stopping_at: float | None = None  #: since when it has had to end
 
     @property
+    def came_at(self) -> float:
+        """From when on the job waits for nothing that it named itself (Unix seconds)."""
+        return max(self.submitted_at, self.spec.begin or 0.0)
+
+    @property
     def live(self) -> bool:
         """Whether it holds its cards: starting, running or stopping."""
         return self.state in LIVE

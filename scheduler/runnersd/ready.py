@@ -70,10 +70,9 @@ class Ready:
         return due(self.submitted(id), work_of(line.shape, self.estimate(line), self.measures))
 
     def submitted(self, id: JobId) -> float:
-        """From when on the job waits for nothing that it named itself (Unix seconds)."""
+        """When the job came, as its place in line goes (Unix seconds): long before everybody if it has made way."""
         job = self._jobs[id]
-        submitted = max(job.submitted_at, job.spec.begin or 0.0)
-        return submitted - AHEAD if job.preempted else submitted
+        return job.came_at - AHEAD if job.preempted else job.came_at
 
     # -- changes -----------------------------------------------------------------------------------------------------
 
@@ -176,7 +175,8 @@ class Ready:
         shape, submitted = line.shape, self.submitted(id)
         work = work_of(shape, estimate, self.measures)
         place = (due(submitted, work), id, line)
-        promise = promised(submitted, shape, estimate, self.measures)
+        came = submitted if shape.num_gpus > 1 else self._jobs[id].came_at
+        promise = promised(came, shape, estimate, self.measures)
         self._places[line] = (place, promise, work)
         insort(self.bands.setdefault(line.priority, {}).setdefault(line.uid, {}).setdefault(shape, []), place, key=_key)
         insort(self._promises(line).setdefault(line.priority, []), (promise, id, line), key=_key)

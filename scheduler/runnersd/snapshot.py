@@ -8,6 +8,7 @@ nothing but resources stands between it and its start.
 from __future__ import annotations
 
 import heapq
+import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ class Snapshot:
         self.experience = Experience()
         self.usage = Usage()
         self.wide_starts: dict[int, float] = {}  #: when a user's latest job for several cards started (Unix seconds)
+        self.wide_start = -math.inf  #: when the latest of all of those did
+        self.came_since = math.inf  #: when the first came of all others that started since then (Unix seconds)
         self.lines = Ready(self.jobs, self.experience, self._measures)
         self.outlook: dict[JobId, Estimate] = {}  #: what is thought of live jobs' durations
         self.submitters: dict[int, Submitter] = {}  #: as they last submitted, by uid
@@ -239,11 +242,19 @@ class Snapshot:
     def _hold(self, job: Job) -> None:
         self.live[job.id] = job
         self._look_ahead(job)
-        if job.spec.num_gpus > 1 and job.started_at is not None:
-            uid = job.pipeline.submitter.uid
-            self.wide_starts[uid] = max(job.started_at, self.wide_starts.get(uid, job.started_at))
+        if job.started_at is not None:
+            self._started(job, job.started_at)
         for gpu in job.gpus:
             self.holders.setdefault(gpu, {})[job.id] = job
+
+    def _started(self, job: Job, at: float) -> None:
+        if job.spec.num_gpus > 1:
+            uid = job.pipeline.submitter.uid
+            self.wide_starts[uid] = max(at, self.wide_starts.get(uid, at))
+            if at > self.wide_start:
+                self.wide_start, self.came_since = at, math.inf
+        elif at >= self.wide_start:
+            self.came_since = min(self.came_since, job.came_at)
 
     def _look_ahead(self, job: Job) -> None:
         spec = job.spec

@@ -10,12 +10,12 @@ from runnersd import lifecycle
 from runnersd.config import Quota
 from runnersd.forecast import Forecast, forecast
 from runnersd.forecast.queue import DEPTH
-from runnersd.model import Drain, Reason, Submitter
+from runnersd.model import Booking, Drain, Reason, Submitter
 from runnersd.planner import World
 from runnersd.planner.lengths import SEEN
 from runnersd.quotas import Quotas
 
-BOB = Submitter(1001, 1001, (1001,), "bob")
+BOB, CAT = Submitter(1001, 1001, (1001,), "bob"), Submitter(1002, 1002, (1002,), "cat")
 OK = Reason(Code.OK, "ended well")
 
 
@@ -25,10 +25,10 @@ def run(queue: Queue, id: int, *gpus: int, at: float = 0.0) -> None:
     queue.take(lifecycle.Started(id, 1, at))
 
 
-def taught(queue: Queue, *durations: float, **keys: object) -> None:
+def taught(queue: Queue, *durations: float, user: Submitter = ANN, **keys: object) -> None:
     """Somebody's jobs have run for so long."""
     for duration in durations:
-        [id] = queue.add(spec(**keys))
+        [id] = queue.add(spec(**keys), user=user)
         run(queue, id, 0)
         before = queue.snapshot.jobs[id]
         event = lifecycle.Succeeded(id, 1, OK, 0, duration)
@@ -227,3 +227,36 @@ def test_what_runs_may_end_somewhat_sooner_than_any_of_its_kind_did() -> None:
     run(queue, running, 0, at=1000.0)
     found = forecast(queue.world(1), 1000.0).expected[waiting]
     assert 1500.0 < found.earliest < 1600.0
+
+
+@pytest.mark.parametrize(
+    ("command", "lower", "expected"), [("hour", 0, 1500.0), ("hour", -1, 600.0), ("few", 0, 600.0), ("few", -1, 600.0)]
+)
+def test_what_is_kept_holds_up_nobody_above_it_and_nobody_for_longer_than_it_is(
+    command: str, lower: int, expected: float
+) -> None:
+    """Behind all of them a job is placed that has nothing kept for it yet, but is promised cards some time later."""
+    queue = Queue()
+    taught(queue, *[3600.0] * 4, 5 * 3600.0, command="hour", num_gpus=1)
+    taught(queue, *[60.0] * (SEEN - 1), command="few", num_gpus=1)
+    taught(queue, *[600.0] * 4, command="brief", num_gpus=2)
+    taught(queue, *[5 * 3600.0] * 4, command="long", num_gpus=2, user=BOB)
+    for index, limit in enumerate((600.0, 900.0)):
+        [running] = queue.add(spec("a", num_gpus=1, time_limit=limit))
+        run(queue, running, index)
+    queue.add(spec("kept", command="brief", num_gpus=2, priority=lower))
+    queue.add(spec("promised", command="long", num_gpus=2), user=BOB)
+    [waiting] = queue.add(spec("waiting", command=command, num_gpus=1))
+    assert likely(forecast(queue.world(2), 0.0), waiting) == [expected]
+
+
+def test_a_booking_far_away_does_not_hold_up_who_may_start_before_it() -> None:
+    queue = Queue()
+    taught(queue, *[600.0] * 4, command="brief", num_gpus=2)
+    for index, limit in enumerate((600.0, 3600.0)):
+        [running] = queue.add(spec("a", num_gpus=1, time_limit=limit))
+        run(queue, running, index)
+    queue.add(spec("kept", command="brief", num_gpus=2, gpus=("1", "2")))
+    [waiting] = queue.add(spec("new", command="new", num_gpus=1, gpus=("0",)), user=CAT)
+    far = Booking(1, BOB.uid, "bob", ("GPU-0",), 864_000.0, 867_600.0, 0.0)
+    assert likely(forecast(queue.world(3, bookings=(far,)), 0.0), waiting) == [600.0]

@@ -184,7 +184,15 @@ def test_a_finished_pipeline_leaves_nothing_behind() -> None:
         queue.take(lifecycle.Reserved(id, 1, gpus))
         queue.take(lifecycle.Succeeded(id, 1, OK, 0, 1.0))
     snapshot = queue.snapshot
-    known = {"_measures", "experience", "usage", "submitters", "lines"}  # what is known of users stays
+    known = {
+        "_measures",
+        "experience",
+        "usage",
+        "submitters",
+        "lines",
+        "wide_start",
+        "came_since",
+    }  # what is known of users stays
     assert {name: value for name, value in vars(snapshot).items() if value and name not in known} == {}
     given = {"measures", "_jobs", "_experience"}
     assert {name: value for name, value in vars(snapshot.lines).items() if value and name not in given} == {}

@@ -8,6 +8,7 @@ their turn they have others if those are free earlier.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 from runnersd.forecast.outlooks import Outlook
@@ -18,7 +19,7 @@ from runnersd.planner.decisions import Reservation
 from runnersd.planner.grants import use_expected
 from runnersd.planner.order import Order
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import is_short, overdue
+from runnersd.planner.promises import is_short
 from runnersd.planner.space import Space
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.walk import Walk
@@ -45,6 +46,8 @@ class Play:
         self._queue, self._world, self._now, self._outlook = queue, world, now, outlook
         self._measures = world.measures
         self._way = walk.keeping.way
+        self._turns = [one for one in walk.keeping.turns if one.job in queue.jobs]
+        self._kept = walk.grants.space.reservations
         self._live_ends = {**outlook.ends(world, now), **(ends or {})}
         self._ends = dict(self._live_ends)
         self._space = Space(world, now, self._live_ends)
@@ -61,14 +64,13 @@ class Play:
         lines = self._queue.ready
         for priority in sorted(lines.bands, reverse=True):
             precedence = Precedence(lines, self._queue.jobs, priority, self._world.snapshot, self._space, self._used)
-            late = overdue(priority, lines, self._measures, self._now)
-            latest = next(late, None)
+            late = deque(one for one in self._turns if one.line.priority == priority)
             for promised, id, line in lines.promises.get(priority, ()):
                 if precedence.yields(line, overdue=self._now > promised + self._measures.max_delay):
                     continue
-                while latest is not None and latest.since < lines.submitted(id):
-                    self._place(self._queue.jobs[latest.job], latest.line, self._now)
-                    latest = next(late, None)
+                while late and late[0].since < lines.submitted(id):
+                    waited = late.popleft()
+                    self._place(self._queue.jobs[waited.job], waited.line, self._now)
                     yield
                 self._place(self._queue.jobs[id], line, self._not_before[id])
                 yield
@@ -109,18 +111,13 @@ class Play:
         """Give the job the first time from then on at which it fits; none if it never does."""
         estimate = self._queue.ready.estimate(line)
         seconds = self._outlook.length(estimate, self._world)
-        least = seconds if self._outlook.passes else max(seconds, self._way(line).seconds)
         limits = self._limits_of(job)
         at = _within(limits, at, seconds)
         while True:
-            made = self._space.reserve(job, line.shape, at, least) if at < math.inf else None
+            made = self._reserve(job, line, at, seconds) if at < math.inf else None
             if made is None:
                 self.starts[job.id] = math.inf
                 return
-            if least > seconds:
-                self._space.lift(made)
-                made = self._space.reserve(job, line.shape, made.at, seconds)
-                assert made is not None, "it fits for longer"
             at = _within(limits, made.at, seconds)
             if at <= made.at:
                 break
@@ -130,6 +127,22 @@ class Play:
         self._made[job.id] = made
         self.starts[job.id], self.cards[job.id] = made.at, made.gpus
         self._ends[job.id] = made.until
+
+    def _reserve(self, job: Job, line: Line, at: float, seconds: float) -> Reservation | None:
+        """What is first free for so long, from then on, and may be had beside what is kept for others now."""
+        made = self._space.reserve(job, line.shape, at, seconds)
+        passes = self._outlook.passes or job.id in self._kept
+        until = -math.inf if passes else max((kept.until for kept in self._kept.values()), default=-math.inf)
+        if made is None or made.at + seconds >= until:
+            return made
+        least = min(self._way(line).seconds, until - made.at)
+        if least <= seconds:
+            return made
+        self._space.lift(made)
+        longer = self._space.reserve(job, line.shape, made.at, least)
+        assert longer is not None, "it fits when all is over"
+        self._space.lift(longer)
+        return self._space.reserve(job, line.shape, longer.at, seconds)
 
     def _place_again(self, id: JobId, line: Line) -> bool:
         """Give the job the first time at which it fits now; whether it had a later one."""

@@ -16,6 +16,7 @@ grants.py     what the plan has given so far
 keeping.py    what is kept or owed before anybody is looked at
 precedence.py whose jobs for several cards wait for those who have had less
 promises.py   when cards are kept for jobs that need several
+overdue.py    jobs for one card that have waited too long behind such, and when it is their turn
 preemption.py who makes way for whom
 allowance.py  what users may still start within their quotas
 order.py      which ready job is looked at next

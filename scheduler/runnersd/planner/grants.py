@@ -52,8 +52,8 @@ class Grants:
         return (
             job.id in self.taken
             or self.at_limit(job)
-            or self.allowance.exceeded(line.uid, shape.num_gpus) is not None
             or self.lacks_image(job, shape) is not None
+            or self.allowance.exceeded(line.uid, shape.num_gpus) is not None
         )
 
     def at_limit(self, job: Job) -> bool:

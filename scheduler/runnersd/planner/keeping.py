@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
 
 from runnersd.lines import Line
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.grants import Grants
-from runnersd.planner.lengths import Passing, length, passing
+from runnersd.planner.lengths import SHORTEST, Passing, length, passing
+from runnersd.planner.overdue import LOOKED_AT, Overdue, is_their_turn, overdue
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import AT_LAST, KEPT, Overdue, is_ripe, is_short, overdue
+from runnersd.planner.promises import AT_LAST, KEPT, is_ripe, is_short
 from runnersd.planner.world import World
 from runnersd.ready import Place
 
@@ -25,20 +27,27 @@ class Keeping:
         self._strict = False  # whether cards are kept for a job that needs several
         self._late = -math.inf  # how much later than promised what is owed is (seconds)
         self.later: list[float] = []  #: when cards may be kept for who is owed some (Unix seconds)
+        self.turns: list[Overdue] = []  #: whose turn it was, and who did not fit
+        self._passed: dict[int, tuple[bool, float]] = {}  # both of the above, by priority that has been gone through
 
     def way(self, line: Line) -> Passing:
         """What the line's first job must be given to start."""
-        return passing(self._lines.estimate(line), self._world, self._strict, self._late)
+        strict, late = self._passed.get(line.priority, (self._strict, self._late))
+        return passing(self._lines.estimate(line), self._world, strict, late)
 
     def keep(self, priority: int) -> None:
         """Go through the promises of a priority, first of all the earliest. Who can start at once does."""
+        if priority in self._lines.promises:
+            self._keep(priority)
+        self._passed[priority] = self._strict, self._late
+
+    def _keep(self, priority: int) -> None:
         looked = 0
-        waited = self._waited(self._lines.promises.get(priority, ()))
+        waited = self._waited(self._lines.promises[priority])
         jobs, used = self._snapshot.jobs, self._grants.used
         precedence = Precedence(self._lines, jobs, priority, self._snapshot, self._space, used)
-        late = overdue(priority, self._lines, self._world.measures, self._now)
-        latest, for_late = next(late, None), 0
-        for promised, id, line in self._lines.promises.get(priority, ()):
+        late = self._with_a_turn(priority)
+        for promised, id, line in self._in_order(priority, late):
             if looked == KEPT:
                 break
             if precedence.yields(line, overdue=self._now > promised + self._world.measures.max_delay):
@@ -46,15 +55,17 @@ class Keeping:
             job = self._snapshot.jobs[id]
             if self._grants.bars(job, line):
                 continue
-            while latest is not None and latest.since < self._lines.submitted(id) and for_late < KEPT:
-                for_late += self._keep_for(latest)
-                latest = next(late, None)
+            if late and late[0].since < self._lines.submitted(id):
+                while late and late[0].since < self._lines.submitted(id):
+                    self._keep_for(late)
+                if self._grants.bars(job, line):
+                    continue
             estimate = self._lines.estimate(line)
             short, way = is_short(estimate, self._world), self.way(line)
             if short and self._space.fit(job, line.shape, way.heeds).lasts(way.seconds):
                 self._grants.start(job, line, way)
                 continue
-            seconds = length(estimate, self._world)
+            seconds = max(length(estimate, self._world), SHORTEST if self.turns else 0.0)
             made = self._space.reserve(job, line.shape, self._now if short else max(promised, self._now), seconds)
             if made is None:
                 continue
@@ -63,22 +74,52 @@ class Keeping:
             if not line.resumed and (not ripe or self._is_before(made)):
                 self._owe(made, line, promised)
                 continue
-            if made.at <= self._now:
-                self._space.lift(made)
-                fit = self._space.fit(job, line.shape, way.heeds)
-                if fit.lasts(seconds):
-                    self._grants.start(job, line, way._replace(seconds=seconds))
-                    continue
-                self._space.restore(made)  # what ended just now still shows in the memory of its cards
-            self._strict = True
+            if not self._starts(made, line, way):
+                self._strict = True
 
-    def _keep_for(self, late: Overdue) -> bool:
-        """Keep what an overdue job needs, from the first time on; whether that can be."""
-        job, line = self._snapshot.jobs[late.job], late.line
-        if self._grants.bars(job, line):
+    def _starts(self, made: Reservation, line: Line, way: Passing) -> bool:
+        """Start the job for which that was kept, if it can be had now; whether it could."""
+        if made.at > self._now:
             return False
-        seconds = length(self._lines.estimate(line), self._world)
-        return self._space.reserve(job, line.shape, self._now, seconds) is not None
+        self._space.lift(made)
+        seconds = made.until - made.at
+        if self._space.fit(made.job, line.shape, way.heeds).lasts(seconds):
+            self._grants.start(made.job, line, way._replace(seconds=seconds))
+            return True
+        self._space.restore(made)  # what ended just now still shows in the memory of its cards
+        return False
+
+    def _with_a_turn(self, priority: int) -> deque[Overdue]:
+        """Who goes before the jobs for several cards that came when it was overdue already."""
+        able = deque(
+            one
+            for one in overdue(priority, self._world, self._now)
+            if not self._grants.bars(self._snapshot.jobs[one.job], one.line)
+        )
+        return able if able and is_their_turn(able[0], self._world) else deque()
+
+    def _in_order(self, priority: int, late: Sequence[Overdue]) -> Sequence[Place]:
+        """The promises by when they are due; first of all those of jobs that came before anybody was overdue."""
+        places = self._lines.promises[priority]
+        if not late:
+            return places
+        return sorted(places[:LOOKED_AT], key=lambda place: self._lines.submitted(place[1]) > late[0].since)
+
+    def _keep_for(self, late: deque[Overdue]) -> None:
+        """Start the first of them, or keep what it needs from the first time on. It is one of them no more."""
+        first = late.popleft()
+        job, line = self._snapshot.jobs[first.job], first.line
+        if self._grants.bars(job, line):
+            return
+        made = self._space.reserve(job, line.shape, self._now, length(self._lines.estimate(line), self._world))
+        if made is not None and self._starts(made, line, self.way(line)):
+            return
+        if made is not None:
+            self.turns.append(first)
+            self._strict = True
+        rest = [one for one in late if one.line.shape != line.shape]  # the others would be later still
+        late.clear()
+        late.extend(rest if len(self.turns) < KEPT else ())
 
     def _owe(self, made: Reservation, line: Line, promised: float) -> None:
         """Keep nothing for the job yet. The first of such is owed its cards from its promise on."""

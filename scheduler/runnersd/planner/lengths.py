@@ -24,6 +24,9 @@ _BRIEFLY = 1 / 6
 _MOST, _BRIEF = 0.95, 2 / 3
 #: The least that is thought to be left of a job that runs, where no limit says so.
 _LEAST = 30.0
+#: What passes kept cards is taken to need so long at least. What is shorter would pass for ever, one after another,
+#: since what runs is thought to need `_LEAST`.
+SHORTEST = 2 * _LEAST
 #: A job without a limit starts on a card that is booked if so large a part of jobs like it would end before that.
 _SURE = 0.9
 
@@ -94,7 +97,6 @@ def passing(estimate: Estimate, world: World, strict: bool = False, late: float 
     if late >= most and not (seen and estimate.quantile(_MOST, most) <= _BRIEF * most):
         return Passing(math.inf, heeds=True)
     if strict:
-        # What runs is thought to need `_LEAST` at least. What is shorter would pass for ever, one after another.
         longest = estimate.quantile(1.0, most)
-        return Passing(max(longest, 2 * _LEAST) if seen and longest <= _AT_MOST * most else math.inf)
+        return Passing(max(longest, SHORTEST) if seen and longest <= _AT_MOST * most else math.inf)
     return Passing(estimate.quantile(_LIKELY, most))

@@ -7,18 +7,14 @@ others may go first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from runners.api import JobState
-from runnersd.lines import Line
-from runnersd.model import GpuId, Job, JobId
+from runnersd.model import GpuId, Job
 from runnersd.past.estimates import Estimate
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.lengths import is_brief, length
 from runnersd.planner.world import World
-from runnersd.ready import Ready
-from runnersd.urgency import Measures
 
 #: So many promises are looked at at a time.
 KEPT = 8
@@ -29,35 +25,13 @@ SOON = 1 / 6
 #: Who has run for so large a part of the longest delay, has no limit, and is of no brief kind, may run on for long; to
 #: so large a part of the cards' number there may be such while cards are kept free beside them.
 LONG, FEW = 1 / 12, 1 / 4
-#: So many times the longest delay after its promise, cards are kept for a job whoever has them; and so long after
-#: theirs, before those that come then, for jobs that need one.
+#: So many times the longest delay after its promise, cards are kept for a job whoever has them.
 AT_LAST = 3.0
 
 
 def is_short(estimate: Estimate, world: World) -> bool:
     """Whether the job starts as soon as it can."""
     return estimate.known and length(estimate, world) <= SHORT
-
-
-class Overdue(NamedTuple):
-    """A job for at most one card that has waited too long, since then (Unix seconds)."""
-
-    since: float
-    job: JobId
-    line: Line
-
-
-def overdue(priority: int, lines: Ready, measures: Measures, now: float) -> Iterator[Overdue]:
-    """The first of each line of that priority, if it is: those first that have been for longest.
-
-    Who comes after that, and needs several, has nothing kept before them: else such jobs, one after another, could
-    have all cards for ever.
-    """
-    most = AT_LAST * measures.max_delay
-    for promised, id, line in lines.turns.get(priority, ()):
-        if promised + most >= now:
-            break
-        yield Overdue(promised + most, id, line)
 
 
 def is_ripe(
