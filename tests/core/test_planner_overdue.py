@@ -16,7 +16,7 @@ from runnersd import lifecycle
 from runnersd.config import Quota
 from runnersd.lines import Line
 from runnersd.model import Job, Reason, Submitter
-from runnersd.planner import Start, plan
+from runnersd.planner import Resolve, Start, plan
 from runnersd.planner.grants import Grants
 from runnersd.planner.overdue import LOOKED_AT, overdue
 from runnersd.planner.promises import AT_LAST, KEPT
@@ -166,7 +166,7 @@ def test_one_that_came_in_time_keeps_its_place_whoever_is_promised_an_earlier_st
     starts = []
     for short in (False, True):
         machine = Machine(4, max_delay=2 * 60 * MINUTE)
-        known = {"s": TAKES, "l": 60 * MINUTE}
+        known = {"s": TAKES, "l": 7 * 60 * MINUTE}
         for command, seconds in known.items():
             for _ in range(3):
                 machine.submit(spec(command, command=command, num_gpus=4), lasts=[seconds])
@@ -177,7 +177,7 @@ def test_one_that_came_in_time_keeps_its_place_whoever_is_promised_an_earlier_st
         if short:
             (brief,) = machine.queue.add(spec("s", command="s", num_gpus=4), at=now - 10 * 60 * MINUTE)
             machine.lasts[brief] = TAKES
-        machine.lasts |= {one: 60 * MINUTE, long: 60 * MINUTE}
+        machine.lasts |= {one: 60 * MINUTE, long: 7 * 60 * MINUTE}
         machine.turn()
         starts.append([id for id in (one, long) if id in machine.started])
     assert starts == [[long], [long]]
@@ -249,3 +249,11 @@ def test_a_plan_goes_through_a_bounded_number_of_those_that_cannot_start(
     queue.add(spec("all", command="all", num_gpus=4), at=at)
     plan(stream.machine.world, at)
     assert LOOKED_AT <= len(looks) < 1.1 * LOOKED_AT
+
+
+def test_the_image_of_a_job_is_looked_for_also_while_its_user_is_at_a_quota() -> None:
+    machine = Machine(4)
+    machine.queue.add(spec("all", num_gpus=2, run_in="container", image="lab/x"), at=machine.now)
+    world = replace(machine.queue.world(4), quotas=Quotas(users={"ann": Quota(gpus=1)}))
+    world = replace(world, engine=replace(world.engine, cards="nvidia"))
+    assert Resolve("lab/x") in plan(world, machine.now).decisions

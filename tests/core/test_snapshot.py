@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -223,3 +224,17 @@ def test_a_late_job_of_higher_priority_stands_before_a_long_queue() -> None:
     queue.add(*[spec(f"low{n}", priority=-1) for n in range(500)])
     (id,) = queue.add(spec("late"))
     assert [job.id for job in queue.snapshot.in_order()] == [id, *range(1, 501)]
+
+
+def test_what_started_before_the_last_job_for_several_cards_did_not_start_since_then() -> None:
+    queue = Queue()
+    early, wide, late = queue.add(spec("a", num_gpus=1), spec("b", num_gpus=2), spec("c", num_gpus=1), at=5.0)
+    for number, id in enumerate((early, wide)):
+        queue.take(lifecycle.Reserved(id, 1))
+        queue.take(lifecycle.Started(id, 1, 10.0 + number))
+    queue.take(lifecycle.Stopping(early, 1, OK, 20.0))
+    queue.take(lifecycle.Stopping(wide, 1, OK, 20.0))
+    assert (queue.snapshot.wide_start, queue.snapshot.came_since) == (11.0, math.inf)
+    queue.take(lifecycle.Reserved(late, 1))
+    queue.take(lifecycle.Started(late, 1, 21.0))
+    assert (queue.snapshot.wide_start, queue.snapshot.came_since) == (11.0, 5.0)
