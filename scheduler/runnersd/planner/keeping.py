@@ -28,7 +28,7 @@ class Keeping:
         self._late = -math.inf  # how much later than promised what is owed is (seconds)
         self.later: list[float] = []  #: when cards may be kept for who is owed some (Unix seconds)
         self.turns: list[Overdue] = []  #: whose turn it was, and who did not fit
-        self._passed: dict[int, tuple[bool, float]] = {}  # both of the above, by priority that has been gone through
+        self._passed: dict[int, tuple[bool, float]] = {}  # how strict and how late it was, by priority gone through
 
     def way(self, line: Line) -> Passing:
         """What the line's first job must be given to start."""
@@ -91,12 +91,15 @@ class Keeping:
 
     def _with_a_turn(self, priority: int) -> deque[Overdue]:
         """Who goes before the jobs for several cards that came when it was overdue already."""
-        able = deque(
+        able = (
             one
             for one in overdue(priority, self._world, self._now)
             if not self._grants.bars(self._snapshot.jobs[one.job], one.line)
         )
-        return able if able and is_their_turn(able[0], self._world) else deque()
+        first = next(able, None)
+        if first is None or not is_their_turn(first, self._world):
+            return deque()
+        return deque((first, *able))
 
     def _in_order(self, priority: int, late: Sequence[Overdue]) -> Sequence[Place]:
         """The promises by when they are due; first of all those of jobs that came before anybody was overdue."""

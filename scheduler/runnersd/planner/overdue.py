@@ -31,10 +31,10 @@ class Overdue(NamedTuple):
 def overdue(priority: int, world: World, now: float) -> Iterator[Overdue]:
     """The first job of each line of that priority, if it is: those first that have been for longest."""
     most = AT_LAST * world.measures.max_delay
-    for came, id, line in islice(world.snapshot.lines.turns.get(priority, ()), LOOKED_AT):
-        if came + most >= now:
+    for promised, id, line in islice(world.snapshot.lines.turns.get(priority, ()), LOOKED_AT):
+        if promised + most >= now:
             break
-        yield Overdue(came + most, id, line)
+        yield Overdue(promised + most, id, line)
 
 
 def is_their_turn(first: Overdue, world: World) -> bool:
