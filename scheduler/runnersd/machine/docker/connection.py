@@ -252,7 +252,8 @@ class Connection:
 
     @property
     def _client(self) -> Docker:
-        if self._short is None:
+        # What is made depends on what the engine can do, so nothing is asked of one that has not said that yet.
+        if self._short is None or self.engine is None:
             raise Unavailable("cannot reach the container engine: not connected yet")
         return self._short
 
@@ -272,7 +273,8 @@ class Connection:
         self._connectors = list(connectors)
 
     async def _raw_version(self) -> dict[str, Any]:
-        docker = self._client
+        docker = self._short
+        assert docker is not None, "it is open"
         async with docker.session.get(f"{docker.docker_host}/version") as response:
             if response.status != 200:
                 raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])

@@ -177,11 +177,12 @@ class Making:
             self._made = await connection.create(name, self._body)
             return self._made
         except (Conflict, Refused, NotFound) as error:
-            # Made by an earlier call that was not answered, or by this one, whatever was answered.
+            # Made by an earlier call that was not answered, or by this one, whatever was answered. One that is this
+            # attempt's and yet otherwise than asked now does not pass `verify`.
             try:
                 seen = await connection.inspect(name)
             except NotFound:
                 raise error from None
-            if body.is_that(seen, self._run, self._body):
+            if body.is_that(seen, self._run):
                 return str(seen["Id"])
             raise LaunchFailed(f"cannot make its container: the name {name} belongs to another one") from None
