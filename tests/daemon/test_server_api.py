@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
 
+import runnersd.engine.engine
 import runnersd.server.jobs
 from runners.api import AttemptView
 from runnersd.config import Config, JobsConfig
@@ -425,4 +427,23 @@ async def test_a_failure_of_ours_is_a_500_without_its_cause(daemon: Served) -> N
     answer = await daemon.ask("GET", "/v1/gpus")
     assert (answer.status, answer.json["code"]) == (500, "internal")
     assert "secret" not in json.dumps(answer.json)
+    assert (await daemon.ask("GET", "/v1/health")).status == 200
+
+
+@served_test()
+async def test_a_database_that_hangs_is_not_called_healthy(daemon: Served) -> None:
+    disk = threading.Event()
+    reading = asyncio.ensure_future(daemon.store._journal.read(lambda _: disk.wait()))
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(runnersd.engine.engine, "STALLED", 0.01)
+            await daemon.until(lambda: not daemon.engine.heartbeat())
+            answer = await daemon.ask("GET", "/v1/health")
+            metrics = (await daemon.ask("GET", "/v1/metrics")).body.decode()
+        assert (answer.status, answer.json["code"]) == (503, "unavailable")
+        assert "disk may hang" in answer.json["detail"]
+        assert "\nrunners_healthy 0\n" in metrics
+    finally:
+        disk.set()
+    await reading
     assert (await daemon.ask("GET", "/v1/health")).status == 200

@@ -42,6 +42,9 @@ from runnersd.views import gpu_view, job_view, judged
 
 Accepted = tuple[Pipeline, list[tuple[JobId, str]]]
 
+#: Seconds that the database may be at one piece of work: longer, and its disk hangs or its thread has died.
+STALLED = 30.0
+
 
 class Engine:
     """Owns the loop and everything under it. One per daemon."""
@@ -135,8 +138,9 @@ class Engine:
         self._loop.configure(config)
 
     def heartbeat(self) -> bool:
-        """Whether the loop still turns; the watchdog is fed only then."""
-        return self.clock() - self._loop.last_turn < 4 * EVERY or not self.store.healthy
+        """Whether the loop still turns, and the database's thread works; the watchdog is fed only then."""
+        turns = self.clock() - self._loop.last_turn < 4 * EVERY or not self.store.healthy
+        return turns and not self.store.stalled(STALLED)
 
     # -- looking -----------------------------------------------------------------------------------------------------
 

@@ -80,5 +80,8 @@ async def health(call: Call) -> web.StreamResponse:
     if not call.engine.store.healthy:
         raise Unavailable("cannot take anything in: the state directory cannot be written; its disk may be full")
     if not call.engine.heartbeat():
-        raise Unavailable("cannot start anything: the scheduling loop stands still; the daemon's log may say why")
+        raise Unavailable(
+            "cannot start anything: the scheduling loop or the database stands still; the state directory's disk may "
+            "hang, and the daemon's log may say why"
+        )
     return reply({"status": "ok"})
