@@ -246,6 +246,9 @@ class DockerWorld:
     async def close(self) -> None:
         """End what a test left running, by its record, and see that the engine has nothing of it any more."""
         launcher = await self.daemon()
+        async with asyncio.timeout(20):  # what is forgotten before the engine was reached is removed by a later sweep
+            while launcher.state.problem is not None:
+                await asyncio.sleep(0.005)
         for path in (self.state / "runs").glob("*/*.run"):
             job, attempt, _ = path.name.split(".")
             run = run_name(int(job), int(attempt))
