@@ -9,6 +9,8 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -245,6 +247,77 @@ async def test_a_supervisor_that_dies_before_the_start_is_reported(world: HostWo
     with pytest.raises(LaunchFailed, match="its supervisor died before it was started"):
         await launcher.launch(world.order("true"))
     assert world.starts(RUN) == 0
+
+
+async def test_what_there_is_no_process_for_waits_and_does_not_fail(world: HostWorld) -> None:
+    """Else one job that takes all there are would fail the whole queue, one after the other."""
+    launcher = await world.daemon()
+    other = run_name(2)
+    with no_more_processes(await spawner(world)):
+        launch = asyncio.ensure_future(launcher.launch(world.order("exit 3")))
+        stopped = asyncio.ensure_future(launcher.launch(world.order("true", job=2)))
+        await world.until(lambda: len(launcher._supervisors._waiting) == 2)
+        await launcher.stop(other)
+        with pytest.raises(LaunchFailed):
+            await stopped
+        assert not launch.done()
+    await launch
+    assert (await launcher.wait(RUN)).exit_code == 3
+    assert (world.starts(RUN), world.starts(other)) == (1, 0)
+
+
+async def test_what_there_is_no_descriptor_for_waits_and_does_not_fail(world: HostWorld) -> None:
+    launcher = await world.daemon()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        launch = asyncio.ensure_future(launcher.launch(world.order("exit 3")))
+        await world.until(lambda: len(launcher._supervisors._waiting) == 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await launch
+    assert (await launcher.wait(RUN)).exit_code == 3
+    assert world.starts(RUN) == 1
+
+
+@pytest.mark.parametrize("stop", [False, True])
+async def test_a_supervisor_without_a_process_for_its_job_waits_for_one(world: HostWorld, stop: bool) -> None:
+    launcher = await world.daemon()
+    with no_more_processes(await spawner(world), besides=1):
+        launch = asyncio.ensure_future(launcher.launch(world.order("exit 3")))
+        path = Path(launcher._names(RUN)[0])
+        await world.until(lambda: path.exists() and path.stat().st_size > 0)
+        await asyncio.sleep(0.15)
+        assert not launch.done()
+        if stop:
+            await launcher.stop(RUN)
+            with pytest.raises(LaunchFailed, match="Resource temporarily unavailable"):
+                await launch
+    if not stop:
+        await launch
+        assert (await launcher.wait(RUN)).exit_code == 3
+    assert world.starts(RUN) == (0 if stop else 1)
+
+
+@contextmanager
+def no_more_processes(pid: int, besides: int = 0) -> Iterator[None]:
+    """The process can make no other, ``besides`` so many, until the end."""
+    group = Path(f"/sys/fs/cgroup/pids/runners-test-{os.getpid()}")
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no control group that limits processes can be made here")
+    try:
+        (group / "pids.max").write_text(str(1 + besides))
+        (group / "cgroup.procs").write_text(str(pid))
+        yield
+    finally:
+        for one in (group / "cgroup.procs").read_text().split():
+            with suppress(ProcessLookupError):
+                (group.parent / "cgroup.procs").write_text(one)
+        group.rmdir()
 
 
 async def test_the_next_daemon_waits_for_launches_in_flight(world: HostWorld) -> None:

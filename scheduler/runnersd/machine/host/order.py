@@ -9,6 +9,7 @@
     from a supervisor    ("started", at, pid)
                          ("over", code, finished, peak, truncated)
                          ("failed", why) or ("exists",)        in place of these two
+    from the spawner     ("crowded", why)                      on that line, when it has no room for a supervisor
 
 An order comes packed, or as None when it is too large for a message: then it is in a memory file, the second of the
 descriptors. The locks of the attempt's cards come last. A supervisor has one attempt at a time, and is given the next

@@ -54,7 +54,7 @@ def serve(channel: socket.socket, fence: int) -> None:
             fork(channel, fence, payload, descriptors)
         except OSError as error:  # too many processes, no memory
             with socket.socket(fileno=descriptors.pop(0)) as line:
-                orders.tell(line, ("failed", f"cannot start a supervisor: {error.strerror}"))
+                orders.tell(line, ("crowded", error.strerror))
         for fd in descriptors:
             os.close(fd)
 

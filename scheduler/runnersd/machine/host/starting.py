@@ -16,10 +16,16 @@ if TYPE_CHECKING:
 #: Every signal, and those that can have a disposition.
 EVERY = frozenset(signal.valid_signals())
 _DEFAULTED = EVERY - {signal.SIGKILL, signal.SIGSTOP}
+#: What the machine is short of for a while: processes, memory, descriptors. It passes, and so nothing fails for it.
+PASSING = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS))
 
 
 class LaunchError(Exception):
-    """It did not start, and why."""
+    """It did not start, and why. ``passing``: for want of something that there may be again."""
+
+    def __init__(self, why: str, cause: Exception | None = None) -> None:
+        super().__init__(why)
+        self.passing = getattr(cause, "errno", None) in PASSING
 
 
 def start(order: orders.Order, out: int, err: int) -> int:
@@ -31,7 +37,7 @@ def start(order: orders.Order, out: int, err: int) -> int:
     try:
         return _spawn(order, out, err) if order.uid is None or _is_us(order) else _fork(order, out, err)
     except OSError as error:
-        raise LaunchError(f"cannot run {order.argv[0]!r}: {error.strerror or error}") from error
+        raise LaunchError(f"cannot run {order.argv[0]!r}: {error.strerror or error}", error) from error
     except (ValueError, LookupError) as error:  # a NUL in an argument, no argument at all
         raise LaunchError(f"cannot run {' '.join(order.argv)!r}: {error}") from error
 
@@ -86,10 +92,11 @@ def _fork(order: orders.Order, out: int, err: int) -> int:
         try:
             _become_job(order, out, err)
         except LaunchError as error:
-            os.write(errors_end, str(error).encode(errors="replace"))
+            os.write(errors_end, f"0 {error}".encode(errors="replace"))
         except (OSError, ValueError, LookupError) as error:
             why = getattr(error, "strerror", None) or error
-            os.write(errors_end, f"cannot run {order.argv[0]!r}: {why}".encode(errors="replace"))
+            number = getattr(error, "errno", None) or 0
+            os.write(errors_end, f"{number} cannot run {order.argv[0]!r}: {why}".encode(errors="replace"))
         finally:
             os._exit(127)
     os.close(errors_end)
@@ -97,7 +104,8 @@ def _fork(order: orders.Order, out: int, err: int) -> int:
         why = file.read().decode(errors="replace")
     if why:
         os.waitpid(pid, 0)
-        raise LaunchError(why)
+        number, _, why = why.partition(" ")
+        raise LaunchError(why, OSError(int(number), why))
     return pid
 
 

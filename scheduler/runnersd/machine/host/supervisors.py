@@ -13,11 +13,13 @@ from runnersd.machine.host import order as orders
 from runnersd.machine.host.attempt import Attempt
 from runnersd.machine.host.channel import Channel, Message
 from runnersd.machine.host.connection import Connection
+from runnersd.machine.host.starting import PASSING
 
 #: So many idle supervisors are kept, each for so many seconds.
 KEPT, KEPT_FOR = 16, 10.0
 #: So many attempts one supervisor has: whatever little it does not give back does not add up.
 ATTEMPTS = 200
+_NO_ROOM = 1.0  # seconds before orders that there was no room for are given again
 _RESTART = (0.1, 5.0)  # seconds before a spawner that cannot be started is tried again: the first, the longest
 
 log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ class Supervisors:
         self._idle: list[_Line] = []
         self._ageing: asyncio.TimerHandle | None = None
         self._waiting: list[Attempt] = []
+        self._again: asyncio.TimerHandle | None = None
+        self._crowded = False  #: it has been said that there is no room
         self._restart: asyncio.Task[None] | None = None
 
     @property
@@ -63,9 +67,7 @@ class Supervisors:
             connection.close()
             raise
         self._spawner = connection
-        waiting, self._waiting = self._waiting, []
-        for attempt in waiting:
-            self.run(attempt)
+        self._run_waiting()
 
     async def close(self) -> None:
         """Hang up. Idle supervisors end, the others when their attempts are over."""
@@ -74,6 +76,8 @@ class Supervisors:
             await asyncio.gather(self._restart, return_exceptions=True)
         if self._ageing is not None:
             self._ageing.cancel()
+        if self._again is not None:
+            self._again.cancel()
         if self._spawner is not None:
             self._spawner.close()
             self._spawner = None
@@ -83,7 +87,7 @@ class Supervisors:
         self._idle.clear()
 
     def run(self, attempt: Attempt) -> None:
-        """Hand the attempt's order to a supervisor, as soon as there is a spawner."""
+        """Hand the attempt's order to a supervisor, as soon as there is a spawner, and room for one more process."""
         spawner = self._spawner
         if spawner is None:
             self._waiting.append(attempt)
@@ -119,7 +123,32 @@ class Supervisors:
             line.channel.post(("run", payload), [spawner.fence, *memory, *locks], memory, refused)
 
     def _cannot(self, attempt: Attempt, error: OSError) -> None:
-        self._heard(attempt, ("failed", f"cannot hand it to a supervisor: {error.strerror}"))
+        if error.errno in PASSING:
+            self._run_later(attempt, str(error.strerror))
+        else:
+            self._heard(attempt, ("failed", f"cannot hand it to a supervisor: {error.strerror}"))
+
+    def _run_later(self, attempt: Attempt, why: str) -> None:
+        """There is no room for it now. Were it to fail for that, so would all that are queued, one after the other."""
+        if attempt.stop:
+            self._heard(attempt, ("failed", f"cannot hand it to a supervisor: {why}"))
+            return
+        self._waiting.append(attempt)
+        if not self._crowded:
+            self._crowded = True
+            log.warning("no host job can start now: %s; they wait", why)
+        if self._again is None:
+            self._again = asyncio.get_running_loop().call_later(_NO_ROOM, self._run_again)
+
+    def _run_again(self) -> None:
+        self._again = None
+        if self._spawner is not None:
+            self._run_waiting()
+
+    def _run_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for attempt in waiting:
+            self.run(attempt)
 
     def _new_line(self) -> tuple[_Line, list[int]]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -133,7 +162,14 @@ class Supervisors:
         """A supervisor says something of its attempt; unless that has just started, it is idle from now on."""
         attempt = line.attempt
         assert attempt is not None
-        if message[0] != "started":
+        if message[0] == "crowded":
+            line.let_go()
+            self._hang_up(line)
+            self._run_later(attempt, message[1])
+            return
+        if message[0] == "started":
+            self._crowded = False
+        else:
             line.let_go()
             self._keep(line)
         self._heard(attempt, message)

@@ -34,6 +34,8 @@ _DIRECT = (
 #: What goes to the attempt's process group when it comes to the supervisor.
 FORWARD = {int(number): int(number) for number in _DIRECT}
 FORWARD |= {signal.SIGRTMIN + number: number for number in range(1, PASSED + 1)}
+#: Seconds between tries to start where there is no room for another process, and for which it is tried.
+_TRY_AGAIN, _TRY_FOR = 0.1, 60.0
 _KILL_AGAIN = (0.01, 1.0)  # seconds between looks for what still lives: the first, the longest
 
 _boot = processes.boot_id()
@@ -135,7 +137,7 @@ class Watch:
                 ends.append(end)
                 self.streams.append(Stream(source, path, self.order.log_max))
             started = time.time()
-            self.main = start(self.order, *ends)
+            self.main = self._begin(*ends)
         finally:
             for end in ends:
                 os.close(end)
@@ -143,6 +145,25 @@ class Watch:
         assert main is not None  # it is our child, and not yet waited for
         self._append(record.begun(started, self.main, main.start))
         self.supervisor.tell("started", started, self.supervisor.pid)
+
+    def _begin(self, out: int, err: int) -> int:
+        """Start its first process. Where there is no room for one, there may be soon."""
+        patience = time.monotonic() + _TRY_FOR
+        while True:
+            try:
+                return start(self.order, out, err)
+            except LaunchError as error:
+                if not error.passing or time.monotonic() > patience or self._called_off():
+                    raise
+
+    def _called_off(self) -> bool:
+        """Whether it is to end before it has started, after a while."""
+        line = self.supervisor.line
+        if line is None:
+            time.sleep(_TRY_AGAIN)
+        elif select.select([line], [], [], _TRY_AGAIN)[0]:
+            self._heard()
+        return self.stopping or not signal.sigpending().isdisjoint((signal.SIGTERM, AT_ONCE))
 
     # ------------------------------------------------------------------------------------------------ watching
 
