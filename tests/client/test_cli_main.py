@@ -44,6 +44,12 @@ def test_what_is_misspelt_names_the_nearest(cli: Cli, words: list[str], near: st
     assert f"did you mean {near}?" in done.stderr
 
 
+def test_a_socket_without_its_path_is_said_to_lack_it(cli: Cli) -> None:
+    done = cli("--socket")
+    assert done.returncode == 2
+    assert "--socket needs a value: PATH" in done.stderr
+
+
 #: Words with which each command gets as far as the daemon.
 ARGUMENTS = {
     "submit": ["job.yml"],
@@ -210,6 +216,20 @@ def test_an_encoding_without_our_signs_is_no_error(responder: Responder, monkeyp
             env={**os.environ, "PYTHONPATH": str(ROOT / "client")}, capture_output=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_lead_nowhere(responder: Responder, closed: str) -> None:
+    responder.will(response(status_view([job_view(1, "running")])))
+    for words in (["status"], ["status", "--json"], ["--version"], ["help"]):
+        command = [sys.executable, "-m", "runners.cli", *words]
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *command],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "client"), "RUNNERS_SOCKET": str(responder.path)},
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), words
+        assert (done.stdout == "") == (" >&-" in f" {closed}"), words
 
 
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])

@@ -21,6 +21,7 @@ COMPLETE = "__complete"
 
 def main() -> NoReturn:
     """The program: :func:`run`, then out, without taking the interpreter apart first (a tenth of `status`)."""
+    _open_closed_streams()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -76,6 +77,8 @@ def _command(given: list[str]) -> int:
             common += [word, given.pop(0)]
         elif word.startswith("--socket="):
             common.append(word)
+        elif word == "--socket":
+            _refuse("cannot begin: --socket needs a value: PATH; see `runners-client --help`")
         else:
             known = [f"--{name}" for name in ("help", "socket", "version")]
             _refuse(f"cannot begin: there is no option {word}{nearest(word, known)}; see `runners-client --help`")
@@ -124,6 +127,17 @@ def _refuse(message: str) -> NoReturn:
     from runners.errors import InvalidRequest
 
     raise InvalidRequest(message)
+
+
+def _open_closed_streams() -> None:
+    """What we were started without (`>&-`) leads nowhere, as for any program; else our next file would be taken for it."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
 
 
 def _lenient_output() -> None:
