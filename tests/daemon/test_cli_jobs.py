@@ -191,6 +191,14 @@ def test_several_ids_are_all_tried_and_the_first_failure_is_the_code(daemon: Dae
     assert [job["state"] for job in daemon.wait(*ids)] == ["cancelled", "cancelled"]
 
 
+def test_thousands_of_ids_can_be_asked_for_at_once(daemon: Daemon) -> None:
+    [id] = daemon.submit({"name": "a", "command": "false"})
+    daemon.wait(id)
+    many = [str(id)] * 10_000
+    assert [job["id"] for job in json.loads(out(daemon.run("status", "--json", *many)))["jobs"]] == [id]
+    assert json.loads(out(daemon.run("retry", "--json", *many)))["jobs"][0]["name"] == "a"
+
+
 def test_retry_is_a_new_pipeline(daemon: Daemon) -> None:
     good, bad = daemon.submit({"name": "good", "command": "true"}, {"name": "bad", "command": "exit 9"})
     daemon.wait(good, bad)

@@ -25,6 +25,8 @@ MAX_CONNECTIONS = 256
 REQUEST_TIMEOUT = 30.0
 #: Seconds that the rest of a refused body is read and thrown away, so that the client can read the answer.
 LINGER = 5.0
+#: Bytes that the first line of a request may have: `status` names the jobs there, some thousands of them.
+LONGEST_LINE = 64 << 10
 
 
 class Connection(web.RequestHandler):
@@ -112,6 +114,7 @@ class Connections(web.Server):
             keepalive_timeout=REQUEST_TIMEOUT,
             tcp_keepalive=False,
             lingering_time=LINGER,
+            max_line_size=LONGEST_LINE,
             auto_decompress=False,
             logger=log,
         )
