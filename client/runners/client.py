@@ -221,9 +221,10 @@ class Client(Endpoint):
         answer: BookingView = self.call("DELETE", f"/v1/bookings/{_segment(id)}")
         return answer
 
-    def pause(self, reason: str = "") -> None:
-        """Start nothing new."""
-        self.call("POST", "/v1/daemon/pause", {"reason": reason})
+    def pause(self, reason: str = "") -> str:
+        """Start nothing new. Returns what `status` then says of it: the reason, and by whom."""
+        paused: str = self.call("POST", "/v1/daemon/pause", {"reason": reason})["paused"]
+        return paused
 
     def resume(self) -> None:
         """Start jobs again."""

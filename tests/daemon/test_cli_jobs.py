@@ -274,6 +274,9 @@ def test_pause_and_resume(daemon: Daemon) -> None:
     [id] = daemon.submit({"name": "x", "command": "true"})
     assert "lunch" in out(daemon.run("status"))
     assert daemon.job(id)["reason"]["code"] == "paused"
+    for words in (["--reason", "lunch"], []):
+        said = json.loads(out(daemon.run("pause", "--json", *words)))["paused"]
+        assert said == daemon.client().status()["daemon"]["paused"] != ""
     out(daemon.run("resume"))
     assert daemon.wait(id)[0]["state"] == "succeeded"
 

@@ -51,10 +51,9 @@ def down(words: Words) -> int:
 
 def pause(words: Words) -> int:
     """Nothing new starts."""
-    reason = words.text("reason") or ""
-    Client(words.text("socket")).pause(reason)
+    paused = Client(words.text("socket")).pause(words.text("reason") or "")
     if words.has("json"):
-        print_json({"paused": reason})
+        print_json({"paused": paused})
     else:
         sys.stdout.write("paused: nothing new starts; `runners-client resume` goes on\n")
     return 0
