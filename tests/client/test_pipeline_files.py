@@ -321,6 +321,13 @@ def test_all_stays_all_in_the_outermost_file(made: Files) -> None:
     ]
 
 
+def test_all_of_a_matrix_is_what_is_above_the_matrix(made: Files) -> None:
+    """Its jobs run side by side: none of them is above another."""
+    spec = made("- {command: x}\n- {command: z, needs: all, matrix: {k: [1, 2]}}\n- {command: y, needs: all}\n")
+    assert needs(spec) == {"x": [], "z[k=1]": ["x"], "z[k=2]": ["x"], "y": ["all"]}
+    assert needs(made("- {command: z, needs: all, matrix: {k: [1, 2]}}\n")) == {"z[k=1]": [], "z[k=2]": []}
+
+
 def test_needs_of_an_item_on_all_are_what_is_above_it(made: Files) -> None:
     spec = made("- {command: x}\n- {pipeline: g.yml, needs: all}\n", g="- {command: a}\n- {command: b}\n")
     assert needs(spec) == {"x": [], "g.a": ["x"], "g.b": ["x"]}

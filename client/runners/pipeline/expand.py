@@ -253,7 +253,7 @@ class Expansion:
         )
         self.jobs.spend(10, place)
         group = self.jobs.item(scope.prefix + name, tolerant)
-        needs = [*scope.needs, *self.jobs.needs(origin, {}, scope.prefix, above, nested=True)]
+        needs = [*scope.needs, *self.jobs.needs(origin, {}, scope.prefix, above, named=True)]
         inner = self._opened(scope, values["pipeline"], name)
         if inner is not None:
             under = {key: value for key, value in scope.defaults.items() if key not in _OF_THE_ITEM}

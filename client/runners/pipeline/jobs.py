@@ -110,7 +110,8 @@ class Jobs:
             self.combinations.append({key: scalar.value for key, scalar in combination.items()})
             wanted = origin.values.get("needs")
             if combination is found[0] or (wanted is not None and wanted.dynamic):
-                needs = [*outer, *self.needs(origin, combination, prefix, above, nested=bool(prefix))]
+                named = bool(prefix) or len(found) > 1  # jobs of one matrix are not above each other
+                needs = [*outer, *self.needs(origin, combination, prefix, above, named)]
                 self.spend(len(needs), origin.place)
                 origin = Origin(origin.place, origin.values, needs)
                 self._entries.append(origin)
@@ -147,9 +148,9 @@ class Jobs:
     # -- needs --------------------------------------------------------------------------------------------------------
 
     def needs(
-        self, origin: Origin, combination: Combination, prefix: str, above: Sequence[Group], nested: bool
+        self, origin: Origin, combination: Combination, prefix: str, above: Sequence[Group], named: bool
     ) -> list[tuple[Need, Place]]:
-        """What an entry needs, under the full names. ``nested``: it is an item, or within one."""
+        """What an entry needs, under the full names. ``named``: `all` is each of the entries above, by its name."""
         value = origin.values.get("needs")
         if value is None or value.plain is None:
             return []
@@ -161,7 +162,7 @@ class Jobs:
         out: list[tuple[Need, Place]] = []
         for position, need in enumerate(found):
             place = value.member(position) if aligned else value.place
-            written = self._groups.written_out(need, prefix, nested, above)
+            written = self._groups.written_out(need, prefix, named, above)
             self.spend(len(written), place)
             out += [(full, place) for full in written]
         return out

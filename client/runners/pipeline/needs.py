@@ -38,15 +38,15 @@ class Groups:
         self._tolerant = self._tolerant or tolerant
         return group
 
-    def written_out(self, need: Need, prefix: str, nested: bool, above: Sequence[Group]) -> list[Need]:
+    def written_out(self, need: Need, prefix: str, named: bool, above: Sequence[Group]) -> list[Need]:
         """A need as it travels, from one as an entry has it: under full names.
 
-        Within an item, and for one, `all` is every entry ``above`` in its own file. So it is where a failure above is
-        allowed, since `all` cannot say so.
+        With ``named``, `all` is every entry ``above`` in its own file, each by its name. So it is where a failure above
+        is allowed, since `all` cannot say so.
         """
         if need.job != "all":
             return [Need(prefix + need.job, need.on)]
-        if nested or (self._tolerant and any(group.tolerates() for group in above)):
+        if named or (self._tolerant and any(group.tolerates() for group in above)):
             return [Need(group.name, need.on) for group in above]
         return [need]
 
