@@ -385,6 +385,10 @@ BAD = {
     "brackets in a name": ("- {name: 'a[b]', command: x}", ["f.yml:1: [0].name: expected a name of letters, digits, `.`, `_` and `-`, found 'a[b]'"]),
     "matrix": ("- command: ${{ matrix.x }}\n  matrix:\n    lr: 0.1\n    fold: [0, 0]", [
         "f.yml:3: [0].matrix.lr: expected a list of values, found 0.1", "f.yml:4: [0].matrix.fold[1]: the value '0' is there twice"]),
+    "beside a wrong matrix": ("- command: a ${{ matrix.x }}\n  matrix: 3\n  num_gpus: two\n  retrys: 1\n  cpus: ${{ matrix.x }}\n  needs: [1: 2]", [
+        "f.yml:2: [0].matrix: expected a mapping of lists, or a list of mappings, found 3",
+        "f.yml:3: [0].num_gpus: expected a whole number from 0 to 1024, found 'two'", "f.yml:4: [0].retrys: unknown key 'retrys'; did you mean `retries`?",
+        "f.yml:6: [0].needs[0].1: unknown key '1'; allowed: job, on", "f.yml:6: [0].needs[0]: says not which `job` is needed"]),
     "matrix key": ("- command: a\n  env:\n    X: ${{ matrix.folds }}\n  matrix: {lr: [1, 2, 3], fold: [0, 1]}", [
         "f.yml:3: [0].env.X: unknown matrix key 'folds': the matrix has lr, fold"]),
     "no matrix": ("- command: ${{ matrix.lr }}", ["f.yml:1: [0].command: unknown matrix key 'lr': the job has no `matrix`"]),

@@ -91,6 +91,8 @@ class Jobs:
         """
         self._source.entry = origin
         found = self._combinations(origin, prefix + name)
+        if not found:
+            self._read_all_the_same(origin)
         values = {key: value for key, value in origin.values.items() if key not in ("matrix", "needs")}
         static = {key: value.plain for key, value in values.items() if not value.dynamic}
         dynamic = [(key, value) for key, value in values.items() if value.dynamic]
@@ -135,6 +137,12 @@ class Jobs:
             self.wrong(Place(place.file, line, (*place.path, *rest)), message, name)
 
         return combinations(matrix.node, place.line, schema.MAX_JOBS, wrong)
+
+    def _read_all_the_same(self, origin: Origin) -> None:
+        """Look for mistakes in an entry whose matrix is wrong, of which no job can be made."""
+        plain = {key: value.plain for key, value in origin.values.items() if key not in ("matrix", "name")}
+        dynamic = {key for key, value in origin.values.items() if value.dynamic}
+        schema.read_keys(plain, self._check, ("entry",), dynamic)
 
     def _filled(self, key: str, value: Value, combination: Combination) -> Any:
         known = schema.JOB_KEYS.get(key)

@@ -8,7 +8,7 @@ nothing: whatever the document holds, the answer is a :class:`runners.spec.Submi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -124,9 +124,20 @@ def fill_names(given: Sequence[str | None], derived: Sequence[str]) -> list[str]
 
 def read_job(raw: Mapping[str, Any], check: Check, path: Path) -> dict[str, Any]:
     """A job's values as `JobSpec` takes them, its name perhaps missing; those that are wrong are left out."""
+    values = read_keys(raw, check, path)
+    _cards(values, check, path)
+    if values.get("ports") and values.get("run_in", "host") == "host":
+        check.wrong((*path, "ports"), "only a container has `ports`; a job on the host opens its own")
+    return values
+
+
+def read_keys(raw: Mapping[str, Any], check: Check, path: Path, unknown: Collection[str] = ()) -> dict[str, Any]:
+    """As :func:`read_job`, each key by itself. Those whose values are ``unknown`` are there, and no more is said."""
     values: dict[str, Any] = {}
     for name, value in raw.items():
         key = JOB_KEYS.get(name) if isinstance(name, str) else None
+        if name in unknown:
+            continue
         if key is None:
             _unknown_job_key(name, check, path)
         elif value is None and key.nullable:
@@ -134,9 +145,6 @@ def read_job(raw: Mapping[str, Any], check: Check, path: Path) -> dict[str, Any]
         elif (found := key.read(value, check, (*path, name))) is not WRONG and found is not None:
             values[name] = found
     _command(raw, values, check, path)
-    _cards(values, check, path)
-    if values.get("ports") and values.get("run_in", "host") == "host":
-        check.wrong((*path, "ports"), "only a container has `ports`; a job on the host opens its own")
     return values
 
 
