@@ -5,6 +5,7 @@ Pipeline files have a reader of their own, :mod:`runners.pipeline.reader`, which
 
 from __future__ import annotations
 
+import enum
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from .errors import InvalidRequest
 #: How deep it may be nested.
 DEEPEST = 100
 
+_KINDS = (dict, list, tuple, str, int, float)
 _TUPLE = "tag:yaml.org,2002:python/tuple"
 _LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
@@ -120,6 +122,14 @@ class _Dumper(yaml.SafeDumper):
         """A list with the tag of a tuple."""
         return self.represent_sequence(_TUPLE, data)
 
+    def represent_kind(self, data: Any) -> Any:
+        """What is a kind of mapping, list, tuple, text or number (OrderedDict, numpy.float64): as the plain one."""
+        if isinstance(data, enum.Enum):
+            return self.represent_undefined(data)
+        return self.represent_data(next(kind for kind in _KINDS if isinstance(data, kind))(data))
+
 
 _Loader.add_constructor(_TUPLE, _Loader.construct_tuple)  # type: ignore[type-var]  # it is one, in parts
 _Dumper.add_representer(tuple, _Dumper.represent_tuple)
+for _kind in _KINDS:
+    _Dumper.add_multi_representer(_kind, _Dumper.represent_kind)

@@ -10,8 +10,10 @@ import random
 import string
 import subprocess
 import sys
+from collections import OrderedDict, defaultdict
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -261,6 +263,29 @@ def test_dump_yaml(tmp_path: Path) -> None:
     shared = [1]
     utils.dump_yaml({"a": shared, "b": shared}, str(tmp_path / "x.yml"))
     assert "&" not in (tmp_path / "x.yml").read_text()
+
+
+def test_what_is_a_kind_of_plain_data_is_dumped_as_that(tmp_path: Path) -> None:
+    """A configuration may have come from anywhere."""
+
+    class Text(str):
+        pass
+
+    class Rate(float):
+        def __repr__(self) -> str:
+            return "Rate"
+
+    class Pair(NamedTuple):
+        low: int
+        high: int
+
+    data = {"a": OrderedDict(z=1, b=2), "b": defaultdict(dict, c={}), "t": Text("1"), "r": Rate(0.5), "p": Pair(1, 2)}
+    utils.dump_yaml(data, tmp_path / "x.yml")
+    assert (tmp_path / "x.yml").read_text().startswith("a:\n  z: 1\n  b: 2\n")
+    loaded = utils.load_yaml(tmp_path / "x.yml")
+    assert loaded == {"a": {"z": 1, "b": 2}, "b": {"c": {}}, "t": "1", "r": 0.5, "p": (1, 2)}
+    with pytest.raises(InvalidRequest):
+        utils.dump_yaml({"a": HTTPStatus.OK}, tmp_path / "x.yml")
 
 
 def test_what_cannot_be_dumped_leaves_the_file_whole(tmp_path: Path) -> None:
