@@ -113,6 +113,14 @@ def test_show_says_who_is_told(notify: dict[str, Any], said: str) -> None:
     assert f"  notify      {said}" in shown
 
 
+@pytest.mark.parametrize(("away", "said"), [(7200.0, "(in 2h)"), (-7200.0, "(2h ago)")])
+def test_show_says_when_a_job_may_begin(away: float, said: str) -> None:
+    now = time.time()
+    full = {**job_view(1, "queued"), "spec": {"begin": now + away}, "attempts": [], "events": []}
+    shown = [lines.paint(line, 200, False) for line in detail(cast(Any, full), {}, now)]
+    assert f"  begin       {words.clock(now + away, now)} {said}" in shown
+
+
 def test_the_queue_says_how_much_of_it_is_shown() -> None:
     view = status_view([job_view(2, "queued")])
     view["counts"] = {"queued": 4711}

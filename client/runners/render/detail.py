@@ -73,7 +73,7 @@ def _facts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Iterat
         yield "exit code", str(job["exit_code"])
     for key, value in spec.items():
         if key not in _SHOWN:
-            yield key, words.clean(_value(key, value))
+            yield key, _when(value, now) if key == "begin" else words.clean(_value(key, value))
     if spec.get("env"):
         yield "env", ", ".join(f"{name}={words.clean(str(value))}" for name, value in spec["env"].items())
 
@@ -119,7 +119,8 @@ def _row(label: str, text: str) -> Line:
 
 
 def _when(at: float, now: float) -> str:
-    return f"{words.clock(at, now)} ({words.rough(now - at)} ago)"
+    away = f"in {words.rough(at - now)}" if at > now else f"{words.rough(now - at)} ago"
+    return f"{words.clock(at, now)} ({away})"
 
 
 def _command(command: Any) -> str:
