@@ -177,6 +177,7 @@ class EngineState:
     cards: Literal["cdi", "nvidia"] | None = None
     no_cards: str = ""
     seen: bool = False  #: whether it has ever answered, or is at least installed
+    root: str = ""  #: where it keeps images and containers; empty where that cannot be seen from here
 
 
 @dataclass(frozen=True, slots=True)

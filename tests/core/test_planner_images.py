@@ -135,3 +135,11 @@ def test_containers_and_host_jobs_compete_for_cards_alike() -> None:
     assert why(queue, small, world).code is Code.BEHIND_RESERVATION
     queue.take(lifecycle.Succeeded(holder, 1, Reason(Code.OK, ""), 0, NOW))
     assert starts(plan(world, NOW)) == [big]
+
+
+def test_on_an_engine_without_room_jobs_in_containers_wait_and_the_others_start() -> None:
+    queue = Queue()
+    container, host = queue.add(spec("a", **CONTAINER), spec("b"))
+    world = world_of(queue, engine_low_disk="1 MiB left")
+    assert starts(plan(world, NOW)) == [host]
+    assert why(queue, container, world) == Reason(Code.LOW_DISK, "1 MiB left")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import pytest
 
 from engine import PROGRAM, SHELL, Engine
+from engine.fixtures import check_docker
 from fake_nvml import FakeDriver
 from harness.containers import INSIDE, CardWatch, Evidence, check, daemon_on, job, nothing_left
 from harness.daemon import Daemon, eventually
@@ -142,3 +145,24 @@ def test_an_engine_that_comes_back_with_nothing_leaves_no_process_behind(
         check(evidence.lines(), {orphan: found})
         nothing_left(engine, daemon)
     shutil.rmtree(engine.directory / "data.old", ignore_errors=True)
+
+
+def test_jobs_wait_for_room_on_the_engines_disk(tmp_path: Path, engine_directory: Path) -> None:
+    """Else each of them would fail for good as soon as its turn came."""
+    check_docker()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300m", "tmpfs", engine_directory], check=True)
+    try:
+        with Engine(engine_directory) as engine:
+            engine.import_standard_images()
+            rest = engine_directory / "rest"
+            with rest.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(engine_directory).free)
+            with daemon_on(engine.socket, tmp_path / "d") as daemon:
+                ids = daemon.submit(*(job(f"j{n}", 0.0) for n in range(3)))
+                (host,) = daemon.submit({"name": "host", "command": ["true"]})
+                assert daemon.wait(host)[0]["state"] == "succeeded"
+                eventually("they wait for room", lambda: reasons(daemon, *ids) == ["low_disk"] * 3)
+                rest.unlink()
+                assert [one["state"] for one in daemon.wait(*ids)] == ["succeeded"] * 3
+    finally:
+        subprocess.run(["umount", "--lazy", engine_directory], check=True)

@@ -63,6 +63,7 @@ class Loop:
         self.config = config
         self.plan = Plan()
         self.low_disk: str | None = None
+        self.engine_low_disk: str | None = None
         self.last_turn = clock()
         self._woken = asyncio.Event()
         self._card_states: dict[GpuId, str] = {}
@@ -103,6 +104,7 @@ class Loop:
             drained=self.store.drained,
             paused=self.store.paused,
             low_disk=self.low_disk,
+            engine_low_disk=self.engine_low_disk,
             max_running=self.config.jobs.max_running,
             cpus=self.machine.cpus,
             memory=self.machine.memory,
@@ -135,6 +137,7 @@ class Loop:
         now = self.clock()
         self.last_turn = now
         self.low_disk = self.sight.low_disk(self.config)
+        self.engine_low_disk = self.sight.engine_low_disk(self.config, self.attempts.engine_state.root)
         self.store.snapshot.advance(now)
         while True:
             self.plan = plan(self.world(), now)

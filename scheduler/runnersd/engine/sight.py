@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pwd
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -62,14 +63,26 @@ class Sight:
 
     def low_disk(self, config: Config) -> str | None:
         """Why nothing may start for want of disk space, in a sentence; None when there is enough."""
-        free = self._free_disk()
-        least = config.jobs.min_free_disk
-        if free >= least:
+        return _too_little(self._free_disk(), config, "the daemon keeps its state")
+
+    def engine_low_disk(self, config: Config, root: str) -> str | None:
+        """The same of ``root``, where the container engine keeps its containers: without room none can be made, and
+        each job would fail as soon as its turn came. None also where it cannot be seen.
+        """
+        try:
+            free = shutil.disk_usage(root).free if root else None
+        except OSError:
             return None
-        return (
-            f"{format_size(free)} left where the daemon keeps its state, {format_size(least)} must stay free "
-            "(jobs.min_free_disk); free some"
-        )
+        return None if free is None else _too_little(free, config, "the container engine keeps its containers")
+
+
+def _too_little(free: int, config: Config, where: str) -> str | None:
+    least = config.jobs.min_free_disk
+    if free >= least:
+        return None
+    return (
+        f"{format_size(free)} left where {where}, {format_size(least)} must stay free (jobs.min_free_disk); free some"
+    )
 
 
 def _listed(gpu: Gpu, config: Config) -> bool:

@@ -25,6 +25,8 @@ class Images:
         engine = self._world.engine
         if engine.problem is not None:
             return Reason(Code.ENGINE_UNAVAILABLE, f"the container engine does not answer: {engine.problem}")
+        if self._world.engine_low_disk is not None:
+            return Reason(Code.LOW_DISK, self._world.engine_low_disk)
         if job.spec.num_gpus and engine.cards is None:
             return Reason(Code.ENGINE_UNAVAILABLE, engine.no_cards)
         known = self._world.images.get(name)

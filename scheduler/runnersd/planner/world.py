@@ -34,6 +34,7 @@ class World:
     drained: Mapping[GpuId, Drain] = field(default_factory=dict)
     paused: str | None = None
     low_disk: str | None = None
+    engine_low_disk: str | None = None  #: the same of the container engine's disk: only jobs in containers wait for it
     max_running: int = 64
     cpus: float = 1.0
     memory: int = 1 << 62

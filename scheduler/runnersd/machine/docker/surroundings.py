@@ -83,9 +83,8 @@ class Surroundings:
     @property
     def private(self) -> tuple[str, ...]:
         """The directories that no job gets: the daemon's own, and the engine's."""
-        engine = self.connection.engine
-        root = str(engine.info.get("DockerRootDir") or "") if engine is not None else ""
-        return (*self._private, root) if root.startswith("/") and os.path.isdir(root) else self._private
+        root = _root(self.connection.engine)
+        return (*self._private, root) if root else self._private
 
     @property
     def rootless(self) -> bool:
@@ -97,7 +96,7 @@ class Surroundings:
     def reached(self, engine: Engine) -> None:
         """The engine answers."""
         how = _passes_cards(engine.info, finds_hook(engine.instance))
-        self.state = EngineState(None, how, "" if how else _INSTALL, seen=True)
+        self.state = EngineState(None, how, "" if how else _INSTALL, seen=True, root=_root(engine))
 
     def lost(self, why: str) -> None:
         """The engine does not answer."""
@@ -127,6 +126,12 @@ class Surroundings:
         """Put our shell beside the gate, where it is what runs there."""
         if entry == "static" and self.shell is not None:
             await asyncio.to_thread(gate.furnish, self.shell)
+
+
+def _root(engine: Engine | None) -> str:
+    """The directory of the engine's own; empty where that cannot be seen from here."""
+    root = str(engine.info.get("DockerRootDir") or "") if engine is not None else ""
+    return root if root.startswith("/") and os.path.isdir(root) else ""
 
 
 def _passes_cards(info: Mapping[str, Any], hook: bool) -> Any:
