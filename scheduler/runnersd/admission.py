@@ -155,6 +155,8 @@ def _check_container(spec: JobSpec, limits: Limits, say: Callable[[str, str], No
 
 
 def _check_cards(spec: JobSpec, inventory: Inventory, margin: int, say: Callable[[str, str], None]) -> None:
+    if inventory.stale and not inventory.gpus:
+        return  # the driver has not told yet: the job waits for that, as those do that came before it hung
     if len(inventory.gpus) < spec.num_gpus:
         why = f" ({inventory.problem})" if inventory.problem and not inventory.gpus else ""
         say("num_gpus", f"asks for {_cards(spec.num_gpus)}, this machine has {len(inventory.gpus)}{why}")

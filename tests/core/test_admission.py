@@ -82,6 +82,11 @@ def test_no_driver_is_named_where_there_are_no_cards() -> None:
         admitted(spec(num_gpus=1), inventory=Inventory(problem="no NVIDIA driver"))
 
 
+def test_cards_that_the_driver_has_not_told_of_yet_are_no_reason_to_refuse() -> None:
+    hangs = Inventory(stale=True, problem="the NVIDIA driver has not answered for 5 s")
+    admitted(spec(num_gpus=8, gpu_memory=1 << 40, gpu_model="H100*", gpus=["3"]), inventory=hangs)
+
+
 WITH_ENGINE = replace(LIMITS, engine=EngineState(cards="nvidia", seen=True))
 
 
