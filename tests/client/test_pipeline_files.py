@@ -333,6 +333,14 @@ def test_needs_of_an_item_on_all_are_what_is_above_it(made: Files) -> None:
     assert needs(spec) == {"x": [], "g.a": ["x"], "g.b": ["x"]}
 
 
+def test_an_item_is_called_after_the_whole_stem_of_its_file(made: Files) -> None:
+    files = {"my prep.v2": "command: ls"}
+    assert names(made("- {pipeline: my prep.v2.yml}\n- {pipeline: my prep.v2.yml}\n", **files)) == [
+        "my-prep.v2.ls",
+        "my-prep.v2-2.ls",
+    ]
+
+
 # -- bad files --------------------------------------------------------------------------------------------------------
 
 BAD = {

@@ -232,7 +232,7 @@ class Expansion:
             source = own if any(key in own for key in schema.WORK_KEYS) else scope.defaults
             work = next((source[key].plain for key in ("pipeline", "script", "command") if key in source), None)
             if "pipeline" in own and isinstance(work, str):
-                work = PurePath(work).stem
+                work = "-".join(PurePath(work).stem.split())
             derived.append(schema.derived_name(work))
         return schema.fill_names(given, derived)
 
