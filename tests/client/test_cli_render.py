@@ -121,6 +121,16 @@ def test_show_says_when_a_job_may_begin(away: float, said: str) -> None:
     assert f"  begin       {words.clock(now + away, now)} {said}" in shown
 
 
+def test_show_says_how_long_a_job_waited_for_its_first_start() -> None:
+    now = time.time()
+    attempts = [{"attempt": k, "state": "failed", "reason": {"code": "exit_code", "text": ""}, "exit_code": 1, "gpus": [], "started_at": now - 700 + 60 * k, "finished_at": now - 690 + 60 * k} for k in (1, 2)]  # fmt: skip
+    begun = job_view(1, "failed", submitted_at=now - 730, started_at=now - 580)
+    for tried, said in ((attempts, "1m 30s"), ([], "2m 30s")):
+        full = {**begun, "spec": {}, "attempts": tried, "events": []}
+        shown = [lines.paint(line, 200, False) for line in detail(cast(Any, full), {}, now)]
+        assert f"  waited      {said}" in shown
+
+
 def test_the_queue_says_how_much_of_it_is_shown() -> None:
     view = status_view([job_view(2, "queued")])
     view["counts"] = {"queued": 4711}

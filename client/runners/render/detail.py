@@ -58,6 +58,8 @@ def _facts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Iterat
         yield "priority", str(job["priority"])
     yield "submitted", _when(job["submitted_at"], now)
     if job["started_at"] is not None:
+        begun = next((one["started_at"] for one in job["attempts"] if one["started_at"]), job["started_at"])
+        yield "waited", words.duration(max(begun - job["submitted_at"], 0.0))
         yield "started", _when(job["started_at"], now)
     elif job["state"] in words.WAITING:
         start = expected(job["expected_start"], job.get("expected_start_range"), now)
