@@ -130,14 +130,15 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _open_closed_streams() -> None:
-    """What we were started without (`>&-`) leads nowhere, as for any program; else our next file would be taken for it."""
+    """What we were started without (`>&-`) leads nowhere; else our next file would be taken for it."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
             if nowhere != number:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
-            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))
+            stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115  # for as long as we run
+            setattr(sys, name, stream)
 
 
 def _lenient_output() -> None:
