@@ -44,7 +44,7 @@ FLUSH_EVERY = 15.0
 MANY = 450
 #: An attempt that is over before so many rows has no series: a sweep of jobs of a second would leave a hundred thousand
 #: files that say no more than the summaries.
-FEWEST = 3
+FEWEST = 2
 #: Its niceness: jobs and the daemon go first.
 NICENESS = 10
 
