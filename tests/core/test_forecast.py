@@ -260,3 +260,15 @@ def test_a_booking_far_away_does_not_hold_up_who_may_start_before_it() -> None:
     [waiting] = queue.add(spec("new", command="new", num_gpus=1, gpus=("0",)), user=CAT)
     far = Booking(1, BOB.uid, "bob", ("GPU-0",), 864_000.0, 867_600.0, 0.0)
     assert likely(forecast(queue.world(3, bookings=(far,)), 0.0), waiting) == [600.0]
+
+
+def test_a_job_that_needs_longer_than_it_runs_may_find_no_such_time_before_those_without_an_end() -> None:
+    queue = Queue()
+    taught(queue, 1.0, command="eval", num_gpus=1)
+    [training] = queue.add(spec("training", num_gpus=1, time_limit=3600.0), user=BOB)
+    run(queue, training, 1, at=5000.0)
+    [short] = queue.add(spec("short", command="eval", num_gpus=1))
+    ever, wide = queue.add(*(spec(f"{at}", num_gpus=2, time_limit=at) for at in (None, 3600.0)), user=BOB)
+    made = forecast(queue.world(2), 5010.0)
+    assert likely(made, wide) == [8600.0]
+    assert set(made.expected) == {short, ever, wide}
