@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from runners.api import Code, JobState
-from runnersd.lines import shape_of
+from runnersd.lines import line_of
 from runnersd.model import Job, Reason
 from runnersd.planner import Plan, World
 from runnersd.telemetry.idleness import idle_text
@@ -71,8 +71,8 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
     for over in plan.over_quota.get(job.pipeline.submitter.uid, ()):
         if job.spec.num_gpus >= over.num_gpus:
             return over.reason
-    shape = shape_of(job)
-    blocked = plan.blocked_for.get((job.pipeline.submitter.uid, shape)) or plan.blocked.get(shape)
+    line = line_of(job)
+    blocked = plan.blocked_for.get(line) or plan.blocked.get(line.shape)
     if blocked is not None:
         return blocked
     return Reason(Code.STARTING_SOON, "ready; starts when the jobs before it in the queue have been looked at")

@@ -119,6 +119,15 @@ def test_people_who_wait_for_the_same_are_each_told_their_own_reason() -> None:
     assert why(queue, bobs, world, made).code is Code.BEHIND_RESERVATION
 
 
+def test_of_one_users_jobs_each_is_told_what_is_true_of_its_own_time_limit() -> None:
+    queue = Queue()
+    limited, unlimited = queue.add(spec("a", num_gpus=1, time_limit=8 * HOUR), spec("b", num_gpus=1), user=BOB)
+    world = queue.world(1, bookings=(booked(7, 0, start=1.0),))
+    made = plan(world, NOW)
+    assert "this job's time limit reaches into that" in why(queue, limited, world, made).text
+    assert "this job may still run then" in why(queue, unlimited, world, made).text
+
+
 def test_the_owner_need_not_heed_what_is_kept_for_others_on_booked_cards() -> None:
     queue = Queue()
     [wide] = queue.add(spec("wide", num_gpus=2, time_limit=HOUR), user=BOB)

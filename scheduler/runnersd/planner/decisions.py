@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from runnersd.lines import Shape
+from runnersd.lines import Line, Shape
 from runnersd.model import GpuId, Job, JobId, Reason
 
 
@@ -77,7 +77,7 @@ class Over(NamedTuple):
 class Plan:
     """What to do now, why the shapes that wait do so, and when to look again at the latest (Unix seconds).
 
-    ``blocked_for`` says it by user (uid), where that makes a difference.
+    ``blocked_for`` says it by line, where whose a job is and how long it runs makes a difference.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -85,6 +85,6 @@ class Plan:
     look_again: float | None = None
     next_up: tuple[Start, ...] = ()  #: container jobs that may be made ready, each for the cards it may get
     reservations: tuple[Reservation, ...] = ()
-    blocked_for: Mapping[tuple[int, Shape], Reason] = field(default_factory=dict)
+    blocked_for: Mapping[Line, Reason] = field(default_factory=dict)
     claims: Mapping[JobId, Reason] = field(default_factory=dict)  #: for whom others make way, oldest first
     over_quota: Mapping[int, tuple[Over, ...]] = field(default_factory=dict)  #: by uid

@@ -25,7 +25,7 @@ class Walk:
         """``ending`` are live jobs that have to end now."""
         self.failed: list[tuple[Job, Reason]] = []
         self.blocked: dict[Shape, Reason] = {}
-        self.blocked_for: dict[tuple[int, Shape], Reason] = {}
+        self.blocked_for: dict[Line, Reason] = {}
         self.next_up: list[Start] = []
         self._world, self._now = world, now
         self._snapshot, self._lines = world.snapshot, world.snapshot.lines
@@ -138,7 +138,7 @@ class Walk:
         why = why_not_now(job, shape, self._space, self._world, self._now)
         self.blocked.setdefault(shape, why)
         if self._space.cards.bookable:
-            self.blocked_for.setdefault((line.uid, shape), why)
+            self.blocked_for.setdefault(line, why)
         return "line left" if self._space.fit_unbooked(job, shape).seconds > 0 else "shape left"
 
     def _reserve_first(self, job: Job, line: Line) -> bool:
