@@ -142,3 +142,28 @@ def test_foreign_memory_is_what_is_told_or_what_is_used_and_nobody_elses(
 ) -> None:
     card = Gpu("GPU-0", 0, memory_total=80 * GIB, memory_used=used, processes=(*foreign, *beside))
     assert foreign_memory(card, foreign) == held
+
+
+def test_a_job_that_wants_a_share_of_several_cards_is_told_how_many_have_as_much_left() -> None:
+    queue = Queue()
+    world = world_of(queue, gpu(0), gpu(1))
+    queue.add(shared(70 * GIB, gpus=("0",)))
+    run_plan(queue, world)
+    [waits] = queue.add(spec(num_gpus=2, gpu_shared=True, gpu_memory=20 * GIB))
+    made = run_plan(queue, world)
+    assert why(queue, waits, world, made).text == (
+        "needs 20GiB of the memory of each of 2 cards: 1 with so much left, 1 held by 1 (ann)"
+    )
+
+
+def test_a_job_that_wants_a_share_is_told_who_uses_the_cards_that_are_closed_for_that() -> None:
+    queue = Queue()
+    world = world_of(queue, gpu(0), gpu(1, memory_used=30 * GIB, processes=(stranger(),)), policy=ForeignPolicy())
+    queue.add(shared(70 * GIB))
+    run_plan(queue, world)
+    [waits] = queue.add(shared(20 * GIB))
+    made = run_plan(queue, world)
+    assert why(queue, waits, world, made).text == (
+        "needs 20GiB of a card's memory: at most 9.5GiB left, 1 held by 1 (ann)"
+        ", card 1 is used by python (pid 4242, bob)"
+    )

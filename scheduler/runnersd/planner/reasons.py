@@ -90,10 +90,7 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
     free = [card for card in able if not card.time.taken(now)]
     held = _held(able, space, world, now)
     if spec.gpu_shared and spec.gpu_memory is not None:
-        most = max(max(card.time.capacity - card.time.taken(now) for card in able), 0.0)
-        beside = "".join(f", {card.beside.reason.text}" for card in able if card.beside is not None)
-        text = f"needs {format_size(spec.gpu_memory)} of a card's memory: at most {format_size(int(most))} left"
-        return Reason(Code.NO_GPU_MEMORY, f"{text}{held}{beside}")
+        return _short_of_shares(spec.gpu_memory, job, able, space, held, now)
     roomy = [card for card in free if card.roomy(spec)]
     if len(free) >= spec.num_gpus and spec.gpu_memory is not None:
         return Reason(
@@ -105,6 +102,20 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
     code = Code.FOREIGN_GPU_USE if foreign and len(free) + len(foreign) >= spec.num_gpus else Code.NO_FREE_GPU
     others = "".join(f", {reason.text}" for reason in foreign[:2])
     return Reason(code, f"needs {wanted_text(spec)}: {len(free)} free{held}{others}")
+
+
+def _short_of_shares(size: int, job: Job, able: Sequence[Card], space: Space, held: str, now: float) -> Reason:
+    count = job.spec.num_gpus
+    left = [max(card.time.capacity - card.time.taken(now), 0.0) for card in able]
+    if count == 1:
+        text = f"needs {format_size(size)} of a card's memory: at most {format_size(int(max(left)))} left"
+    else:
+        enough = sum(one >= size for one in left)
+        text = f"needs {format_size(size)} of the memory of each of {count} cards: {enough} with so much left"
+    beside = [card.beside.reason for card in able if card.beside is not None]
+    closed = [reason for reason in space.cards.refused(job.spec) if reason.code is Code.FOREIGN_GPU_USE]
+    others = "".join(f", {reason.text}" for reason in (*beside, *closed[:2]))
+    return Reason(Code.NO_GPU_MEMORY, f"{text}{held}{others}")
 
 
 def _held(able: Sequence[Card], space: Space, world: World, now: float) -> str:
