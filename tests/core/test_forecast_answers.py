@@ -14,7 +14,7 @@ from core.test_forecast import run
 from runners.api import Code, JobState
 from runnersd import lifecycle
 from runnersd.forecast import Forecaster, advice, can_be_advised, effects, forecast
-from runnersd.model import Drain, Job, Pipeline
+from runnersd.model import Booking, Drain, Job, Pipeline
 from runnersd.planner import World, plan
 
 
@@ -42,6 +42,22 @@ def test_a_job_behind_a_reservation_would_start_with_a_time_limit() -> None:
     assert helps(world, long) == {"time_limit": 2400.0}
     assert helps(world, long, 35.0) == {"time_limit": 39 * 60.0}, "said in whole minutes"
     assert helps(world, wide) == {"num_gpus": 1}
+
+
+def booked(begin: float) -> Booking:
+    return Booking(1, 1001, "bob", ("GPU-0",), begin, begin + 3600.0, 0.0)
+
+
+def test_a_change_that_lets_a_job_go_before_a_booking_is_foretold_also_after_the_imagining() -> None:
+    queue = Queue()
+    [id] = queue.add(spec("unlimited", num_gpus=1))
+    world = queue.world(1, bookings=(booked(1830.0),))
+    job = queue.snapshot.jobs[id]
+    with queue.snapshot.imagining([replace(job, spec=replace(job.spec, time_limit=600.0))]):
+        forecaster = Forecaster(world, 0.0)
+    for _ in forecaster.steps():
+        pass
+    assert forecaster.result().expected[id].likely == 0.0
 
 
 def test_fewer_cards_or_one_more_would_do() -> None:

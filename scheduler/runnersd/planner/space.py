@@ -61,8 +61,9 @@ class Space:
         """What of the job says which bookings stand in its way."""
         if not self.cards.bookable or not job.spec.num_gpus:
             return _ANYBODY
-        lines = self._world.snapshot.lines
-        estimate = lines.estimate(lines.line(job.id) if lines.holds(job.id) else line_of(job))
+        snapshot, lines = self._world.snapshot, self._world.snapshot.lines
+        known = lines.holds(job.id) and snapshot.jobs.get(job.id) is job  # else it is only imagined to be so
+        estimate = lines.estimate(lines.line(job.id) if known else line_of(job))
         return Asker(job.pipeline.submitter.uid, clear_of_bookings(estimate, self._world))
 
     def start(self, job: Job, shape: Shape, least: float, end: float, heeds: bool = False) -> tuple[GpuId, ...]:
