@@ -48,6 +48,13 @@ def booked(begin: float) -> Booking:
     return Booking(1, 1001, "bob", ("GPU-0",), begin, begin + 3600.0, 0.0)
 
 
+def test_a_job_before_a_booking_would_start_with_a_time_limit_that_ends_before_it() -> None:
+    queue = Queue()
+    unlimited, long = queue.add(spec("unlimited", num_gpus=1), spec("long", num_gpus=1, time_limit=7200.0))
+    world = queue.world(1, bookings=(booked(1830.0),))
+    assert helps(world, unlimited) == helps(world, long) == {"time_limit": 30 * 60.0}
+
+
 def test_a_change_that_lets_a_job_go_before_a_booking_is_foretold_also_after_the_imagining() -> None:
     queue = Queue()
     [id] = queue.add(spec("unlimited", num_gpus=1))

@@ -17,6 +17,8 @@ from runnersd.planner.words import cards_text
 
 #: So many drained cards are looked at.
 _DRAINED = 4
+#: So many time limits are tried, the longest first.
+_LIMITS = 4
 #: No shorter time limit is worth saying (seconds).
 _SHORTEST = 60.0
 #: Time limits as people say them, in seconds: whole minutes below an hour, whole five minutes below a day, then hours.
@@ -63,16 +65,18 @@ def _with_a_limit(job: Job, world: Callable[[], World], now: Callable[[], float]
     kept = walk.grants.space.reservations.get(job.id)
     if kept is not None:
         walk.grants.space.lift(kept)
-    room = walk.grants.space.fit(job, shape_of(job), heeds=True).seconds
-    if not _SHORTEST <= room < math.inf:
-        return
-    grain = next(grain for most, grain in _GRAINS if room < most)
-    limit = math.floor(room / grain) * grain
-    if job.spec.time_limit is not None and job.spec.time_limit <= limit:
-        return
-    if _would_start(job, seen, at, time_limit=limit):
-        yield Advice("time_limit", limit, f"with a time limit of at most {format_duration(limit)}")
-    yield None
+    ends = {at + walk.grants.space.fit(job, shape_of(job), heeds=True).seconds}
+    ends |= {booking.starts_at for booking in seen.bookings if booking.uid != job.pipeline.submitter.uid}
+    for end in sorted((end for end in ends if _SHORTEST <= end - at < math.inf), reverse=True)[:_LIMITS]:
+        seen, at = world(), now()
+        grain = next(grain for most, grain in _GRAINS if end - at < most)
+        limit = math.floor((end - at) / grain) * grain
+        if job.spec.time_limit is not None and job.spec.time_limit <= limit:
+            continue
+        if _would_start(job, seen, at, time_limit=limit):
+            yield Advice("time_limit", limit, f"with a time limit of at most {format_duration(limit)}")
+            return
+        yield None
 
 
 def _with_other_cards(job: Job, world: Callable[[], World], now: Callable[[], float]) -> Iterator[Advice | None]:
