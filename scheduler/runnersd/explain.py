@@ -8,6 +8,7 @@ from runners.api import Code, JobState
 from runnersd.lines import line_of
 from runnersd.model import Job, Reason
 from runnersd.planner import Plan, World
+from runnersd.planner.words import cards_text
 from runnersd.telemetry.idleness import idle_text
 
 #: Seconds past a stopped job's grace after which it is called stuck.
@@ -70,7 +71,8 @@ def _waiting(job: Job, world: World, plan: Plan, now: float) -> Reason:
         return claim
     for over in plan.over_quota.get(job.pipeline.submitter.uid, ()):
         if job.spec.num_gpus >= over.num_gpus:
-            return over.reason
+            wanted = f"needs {cards_text(job.spec.num_gpus)}: " if over.num_gpus else ""
+            return Reason(over.reason.code, f"{wanted}{over.reason.text}")
     line = line_of(job)
     blocked = plan.blocked_for.get(line) or plan.blocked.get(line.shape)
     if blocked is not None:

@@ -63,6 +63,15 @@ def test_a_user_at_the_quota_of_cards_waits_with_jobs_that_need_more_of_them() -
     assert set(starts(run_plan(queue, world))) == {three}
 
 
+def test_each_that_waits_for_a_quota_of_cards_is_told_how_many_it_needs_itself() -> None:
+    queue = Queue()
+    live = queue.add(spec("live", num_gpus=2))
+    world = queue.world(8, quotas=Quotas(default=Quota(gpus=2)))
+    assert list(starts(run_plan(queue, world))) == live
+    for id, wanted in zip(queue.add(spec("a", num_gpus=1), spec("b", num_gpus=2)), ("1 card", "2 cards"), strict=True):
+        assert reason(queue, world, id)[1] == f"needs {wanted}: ann holds 2 of at most 2 (scheduling.quotas)"
+
+
 def test_a_job_that_waits_for_its_quota_is_promised_no_cards() -> None:
     """Without that, a job for all cards would keep them from everybody while its user may not have them."""
     queue = Queue()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from runners.api import Code
 from runnersd.model import Reason
 from runnersd.planner.decisions import Over
-from runnersd.planner.words import cards_text
 from runnersd.planner.world import World
 from runnersd.quotas import Account, member
 
@@ -59,10 +58,7 @@ class Allowance:
             text = f"{account.name} has {count}{self._who(account, users, 0)}, at most {quota.running} may ({_KEY})"
             return Over(0, Reason(Code.QUOTA, text))
         if num_gpus and quota.gpus is not None and cards + num_gpus > quota.gpus:
-            text = (
-                f"needs {cards_text(num_gpus)}: {account.name} holds {cards}{self._who(account, users, 1)} "
-                f"of at most {quota.gpus} ({_KEY})"
-            )
+            text = f"{account.name} holds {cards}{self._who(account, users, 1)} of at most {quota.gpus} ({_KEY})"
             return Over(max(quota.gpus - cards, 0) + 1, Reason(Code.QUOTA, text))
         return None
 

@@ -70,7 +70,7 @@ class Over(NamedTuple):
     """Jobs of a user that need at least ``num_gpus`` cards are over a quota."""
 
     num_gpus: int
-    reason: Reason
+    reason: Reason  #: of all of them; it does not say how many each needs
 
 
 @dataclass(frozen=True, slots=True)
