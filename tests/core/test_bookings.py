@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core.builders import ANN, Queue, gpu, spec
+from core.builders import ANN, Queue, cards, gpu, spec
 from core.test_planner import BOB, NOW, finish, run_plan, starts, why
+from core.test_planner_closest import topology_of
 from runners.api import Code
 from runners.errors import AlreadyTaken, InvalidRequest, NoSuchCard, NotAllowed
 from runnersd import lifecycle
@@ -223,6 +224,15 @@ def test_cards_are_chosen_that_will_be_free_and_lie_together() -> None:
     seen[3] = gpu(3, processes=(process,))
     assert choose(wish(2), queue.world(Inventory(tuple(seen))), NOW) == ("GPU-0", "GPU-2")
     assert choose(wish(4), queue.world(4), NOW) == tuple(f"GPU-{n}" for n in range(4))
+
+
+def test_cards_that_are_linked_are_booked_together() -> None:
+    queue = Queue()
+    linked = Inventory(cards(4).gpus, topology=topology_of({(0, 2): 4, (1, 3): 4}, 4))
+    assert choose(wish(2), queue.world(linked), NOW) == ("GPU-0", "GPU-2")
+    running(queue, 0)
+    assert choose(wish(2), queue.world(linked), NOW) == ("GPU-1", "GPU-3")
+    assert choose(wish(3), queue.world(linked), NOW) == ("GPU-1", "GPU-2", "GPU-3")
 
 
 def test_cards_of_a_model_and_cards_by_name() -> None:

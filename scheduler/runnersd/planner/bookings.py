@@ -9,8 +9,10 @@ from itertools import combinations
 
 from runners.errors import AlreadyTaken, InvalidRequest
 from runners.pipeline.quantities import format_duration
+from runnersd.closeness import closeness
 from runnersd.inventory import find_gpu, matches_model
 from runnersd.model import Booking, Gpu, GpuId, Job
+from runnersd.planner.closest import Candidate, closest
 from runnersd.planner.lengths import end_of
 from runnersd.planner.stops import time_limit_of
 from runnersd.planner.words import cards_text, clock_text, user_of
@@ -180,11 +182,17 @@ def _possible(wish: Wish, wanted: Iterable[Gpu], start: float, seconds: float, w
 
 
 def _closest(free: Sequence[Gpu], wish: Wish, world: World, now: float) -> tuple[GpuId, ...]:
-    """Of the cards that are least likely to be in use when it begins, those that are closest in PCI order."""
+    """Of the cards that are least likely to be in use when it begins, those that are closest: in PCI order, where the
+    driver does not say how they are connected."""
     ranks = {gpu.uuid: _rank(gpu, wish, world, now) for gpu in free}
     worst = sorted(ranks.values())[wish.count - 1]
     sure = [gpu for gpu in free if ranks[gpu.uuid] < worst]
     rest = [gpu for gpu in free if ranks[gpu.uuid] == worst]
+    near = closeness(world.inventory.topology)
+    if near:
+        those = [Candidate(gpu.uuid, (gpu.name, gpu.memory_total), 0, 0.0) for gpu in (*sure, *rest)]
+        chosen = {one.uuid for one in closest(those, wish.count, near, [one.uuid for one in those], len(sure))}
+        return tuple(gpu.uuid for gpu in free if gpu.uuid in chosen)
     missing = wish.count - len(sure)
     ways: Iterable[Sequence[Gpu]] = combinations(rest, missing)
     if math.comb(len(rest), missing) > _WAYS:
