@@ -41,6 +41,11 @@ def test_what_nobody_can_tell_is_said() -> None:
     assert foretold.expected(None, [NOON + HOUR, None], NOON).startswith("not before 13:00; nobody can say when")
 
 
+def test_a_submission_whose_start_nobody_can_tell_would_wait() -> None:
+    job = {"starts_now": False, "reason": {"text": "no"}, "expected_start": None, "expected_start_range": [NOON, None]}
+    assert foretold.foreseen(job, {}, NOON)[0].startswith("would wait; nobody can say when")
+
+
 def test_who_is_ahead() -> None:
     named = [{"id": 7, "name": "fit", "user": "ann"}]
     assert foretold.ahead(cast(Any, {"count": 0, "jobs": []})) == "nobody"

@@ -50,7 +50,9 @@ def foreseen(job: Mapping[str, Any], indices: Mapping[str, int], now: float) -> 
         cards = f" on card{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}" if numbers else ""
         return [f"would start now{cards}"]
     start = expected(job["expected_start"], job["expected_start_range"], now)
-    return [f"would start {start}" if start else "would wait", words.clean(job["reason"]["text"])]
+    likely = job["expected_start"] is not None
+    first = f"would start {start}" if likely else f"would wait; {start}" if start else "would wait"
+    return [first, words.clean(job["reason"]["text"])]
 
 
 def effects(found: Sequence[EffectView], now: float) -> list[str]:
