@@ -129,7 +129,9 @@ def test_a_job_comes_after_those_it_needs_and_after_its_time() -> None:
         spec("report", needs=["train"], time_limit=10.0),
         spec("later", begin=1000.0),
     )
-    assert likely(forecast(queue.world(1), 0.0), *ids) == [0.0, 50.0, 150.0, 1000.0]
+    made = forecast(queue.world(1), 0.0)
+    assert likely(made, *ids) == [0.0, 50.0, 150.0, 1000.0]
+    assert made.expected[ids[3]].earliest == 1000.0, "it cannot start before, whatever ends sooner"
 
 
 def test_what_is_held_paused_or_impossible_is_not_foretold() -> None:

@@ -48,8 +48,10 @@ class Forecaster:
         """``ends`` says when live jobs end (Unix seconds) of which that is decided."""
         self._now = now
         self._plays: tuple[Play, ...] = ()
+        self._not_before: dict[JobId, float] = {}  #: jobs that cannot start before a time of their own
         if world.paused is None and world.low_disk is None:
             queue = queue_of(world, now)
+            self._not_before = {one.job.id: one.not_before for one in queue.following}
             walk = Walk(world, now)
             walk.run()
             self._plays = tuple(Play(queue, world, now, outlook, walk, ends) for outlook in (LIKELY, SOONER, LATER))
@@ -66,12 +68,14 @@ class Forecaster:
         likely, sooner, later = self._plays
         known = [id for id, start in likely.starts.items() if start < math.inf]
         expected = {
-            id: self._expected(likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id]) for id in known
+            id: self._expected(id, likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id])
+            for id in known
         }
         return Forecast(self._now, expected, sorted(known, key=likely.starts.__getitem__))
 
-    def _expected(self, likely: float, sooner: float, later: float, gpus: tuple[GpuId, ...]) -> Expectation:
+    def _expected(self, id: JobId, likely: float, sooner: float, later: float, gpus: tuple[GpuId, ...]) -> Expectation:
         earliest = self._now + _SOONER * (min(sooner, likely) - self._now)
+        earliest = max(earliest, self._not_before.get(id, earliest))
         if later == math.inf:  # somebody is in the way of whom nobody knows when they will be done
             return Expectation(None, earliest, None, gpus)
         latest = max(later, likely)
