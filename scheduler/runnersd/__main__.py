@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import runners
 from runners.errors import RunnersError
+from runners.standard_streams import open_closed_streams
 from runnersd.config import Config
 from runnersd.config_load import load
 from runnersd.logs import set_up
@@ -21,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Exit status 0 when asked to stop, 1 when it could not go on, 2 for a wrong flag or file; for `doctor` 1 when there
     is a failure.
     """
+    open_closed_streams()
     parser = _parser()
     flags = parser.parse_args(argv)
     if flags.command == "doctor":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.daemon import ROOT, eventually
+from harness.daemon import ROOT, Daemon, eventually
 from runners.client import Client
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -118,6 +118,17 @@ def test_a_daemon_that_cannot_start_says_why(cli: Cli, home: Path) -> None:
     done = cli("up")
     assert done.returncode == 1
     assert done.stderr.startswith("runners-client: cannot start a daemon: ")
+
+
+def test_one_without_standard_streams_serves_and_ends_well(tmp_path: Path) -> None:
+    closing = tmp_path / "closing"
+    closing.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" <&- >&- 2>&-\n')
+    closing.chmod(0o755)
+    daemon = Daemon(tmp_path / "d")
+    daemon.python = str(closing)
+    with daemon:
+        assert daemon.run("run", "--", "echo", "hello").stdout == b"hello\n"
+        assert daemon.kill(signal.SIGTERM) == 0
 
 
 def test_a_daemon_that_dies_is_started_again(cli: Cli) -> None:

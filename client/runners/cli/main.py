@@ -21,7 +21,10 @@ COMPLETE = "__complete"
 
 def main() -> NoReturn:
     """The program: :func:`run`, then out, without taking the interpreter apart first (a tenth of `status`)."""
-    _open_closed_streams()
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        from runners.standard_streams import open_closed_streams
+
+        open_closed_streams()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -127,18 +130,6 @@ def _refuse(message: str) -> NoReturn:
     from runners.errors import InvalidRequest
 
     raise InvalidRequest(message)
-
-
-def _open_closed_streams() -> None:
-    """What we were started without (`>&-`) leads nowhere; else our next file would be taken for it."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            if nowhere != number:
-                os.dup2(nowhere, number)
-                os.close(nowhere)
-            stream = open(number, "r" if number == 0 else "w", closefd=False)  # noqa: SIM115  # for as long as we run
-            setattr(sys, name, stream)
 
 
 def _lenient_output() -> None:
