@@ -87,6 +87,18 @@ def test_run_is_125_also_for_wrong_words(cli: Cli) -> None:
     assert cli("run", "--gpus", "two", "--", "true").returncode == 125
 
 
+def test_a_working_directory_that_is_gone_is_told(responder: Responder, tmp_path: Path) -> None:
+    (tmp_path / "job.yml").write_text("command: 'true'\n")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "client"), "RUNNERS_SOCKET": str(responder.path)}
+    for words, code in ((["submit", str(tmp_path / "job.yml")], 2), (["run", "--", "true"], 125)):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        command = ["sh", "-c", 'rmdir "$PWD"; exec "$@"', "sh", sys.executable, "-m", "runners.cli", *words]
+        done = subprocess.run(command, cwd=gone, env=env, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stdout) == (code, "")
+        assert "the working directory is gone" in done.stderr
+
+
 def test_a_socket_that_may_not_be_used_is_exit_4(
     tmp_path_factory: pytest.TempPathFactory, responder: Responder
 ) -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, NamedTuple
 
-from runners.errors import InvalidPipeline, Problem, RunnersError
+from runners.errors import InvalidPipeline, InvalidRequest, Problem, RunnersError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,7 +124,10 @@ def _who_answers(client: Client) -> DaemonView:
 
 def _directory() -> str:
     """The working directory by the name that the person knows, where `$PWD` tells the truth."""
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        raise InvalidRequest("cannot submit: the working directory is gone; go to one that is there") from None
     named = os.environ.get("PWD", "")
     try:
         same = os.path.isabs(named) and os.path.samefile(named, here)
