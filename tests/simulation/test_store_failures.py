@@ -21,6 +21,7 @@ from runners.errors import RunnersError, Unavailable
 from runnersd import lifecycle
 from runnersd.model import Drain, Reason
 from runnersd.store import Store, journal, opening
+from runnersd.store.reserve import RESERVE
 from simulation.storing import OK, Asking, check, image, opened, queue, run, select, start, submission, succeed
 
 
@@ -365,6 +366,18 @@ def test_a_full_disk_stops_promises_and_room_brings_them_back(small_disk: Path) 
         assert image(store) == before
         await keeps(store, promised)
         await store.close()
+
+    run(work)
+
+
+def test_room_is_kept_where_there_is_enough(small_disk: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        for folder, kept, said in ((tmp_path, RESERVE, False), (small_disk, 0, True)):
+            store = await opened(folder)
+            (log,) = folder.glob("*-wal")
+            assert log.stat().st_size // RESERVE * RESERVE == kept
+            assert ("no room to spare" in caplog.text) == said
+            await store.close()
 
     run(work)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import AttemptView, GpuView, JobView
-from runners.errors import IllegalTransition, NotFound
+from runners.errors import IllegalTransition, NotFound, Unavailable
 from runners.spec import Submission
 from runnersd.config import Config, ScriptConfig
 from runnersd.engine.admissions import Admissions
@@ -213,6 +213,9 @@ class Engine:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
             Unavailable: it could not be made durable; nothing is queued.
         """
+        full = self._loop.sight.no_room()
+        if full is not None:
+            raise Unavailable(f"cannot take in jobs now: {full}")
         admitted = self._admissions.admitted(submissions, submitter, operator=operator)
         may = partial(self._admissions.check_quotas, submitter, admitted)
         accepted = await self.store.submit(admitted, submitter, key, self.clock(), may)

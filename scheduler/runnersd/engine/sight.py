@@ -13,6 +13,7 @@ from runners.pipeline.quantities import format_size
 from runnersd.config import Config
 from runnersd.machine import Cards, Gpus
 from runnersd.model import Gpu, GpuProcess, Inventory
+from runnersd.store.reserve import RESERVE
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,11 @@ class Sight:
     def low_disk(self, config: Config) -> str | None:
         """Why nothing may start for want of disk space, in a sentence; None when there is enough."""
         return _too_little(self._free_disk(), config, "the daemon keeps its state")
+
+    def no_room(self) -> str | None:
+        """Why nothing more may be taken in, in a sentence: what is left is for the ends of what is there already."""
+        free = self._free_disk()
+        return None if free >= RESERVE else f"{format_size(free)} left where the daemon keeps its state; free some"
 
     def engine_low_disk(self, config: Config, root: str) -> str | None:
         """The same of ``root``, where the container engine keeps its containers: without room none can be made, and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -12,8 +13,11 @@ from runners.api import LIVE
 from runners.errors import InvalidConfig
 from runnersd.model import JobId
 from runnersd.store.place import ADOPT, machine_id, make_private, read_mountinfo, refuse_network
+from runnersd.store.reserve import reserve
 from runnersd.store.rows import text
 from runnersd.store.schema import migrate
+
+log = logging.getLogger(__name__)
 
 #: EXCLUSIVE keeps every other connection out, and with it the WAL-reset bug of SQLite before 3.51.3; it also does
 #: without the shared-memory file. FULL makes an acknowledged commit outlive a power cut.
@@ -70,8 +74,11 @@ def open_database(file: Path, *, boot: str | None, at: float) -> tuple[sqlite3.C
         connection.execute("PRAGMA journal_mode = WAL")
         _check(connection, file)
         migrate(connection)
-        return connection, _identify(connection, file, boot, at)
-    except (sqlite3.Error, InvalidConfig) as error:
+        identity = _identify(connection, file, boot, at)
+        if not reserve(file):
+            log.warning("the disk of %s has no room to spare: when it is full, no job can be cancelled either", file)
+        return connection, identity
+    except (sqlite3.Error, OSError, InvalidConfig) as error:
         if connection is not None:
             connection.close()
         if isinstance(error, InvalidConfig):
@@ -117,7 +124,7 @@ def _identify(connection: sqlite3.Connection, file: Path, boot: str | None, at: 
     return Identity(database, frozenset((job, attempt) for job, attempt in interrupted))
 
 
-def _explanation(file: Path, error: sqlite3.Error) -> str:
+def _explanation(file: Path, error: sqlite3.Error | OSError) -> str:
     if is_damage(error):
         return f"cannot use the database {file}: it is damaged or no database ({error}); {_RESTORE}"
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
