@@ -225,6 +225,18 @@ def test_jobs_of_one_pipeline_are_retried_together(daemon: Daemon) -> None:
     assert after["started_at"] >= before["finished_at"]
 
 
+def test_what_cannot_be_retried_keeps_nothing_else_from_it(daemon: Daemon) -> None:
+    good, first, second = daemon.submit(
+        {"name": "good", "command": "true"},
+        {"name": "first", "command": "false"},
+        {"name": "second", "command": "false"},
+    )
+    daemon.wait(good, first, second)
+    done = daemon.run("retry", str(good), str(first), str(second), "--json")
+    assert [job["name"] for job in json.loads(done.stdout)["jobs"]] == ["first", "second"]
+    assert f"cannot retry job {good}: it is succeeded" in done.stderr.decode() and done.returncode == 2
+
+
 def test_what_only_the_daemon_knows_is_said_of_a_files_line(daemon: Daemon, tmp_path: Path) -> None:
     pipeline(
         tmp_path,

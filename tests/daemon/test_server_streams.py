@@ -201,6 +201,14 @@ async def test_events_resume_after_an_id_without_gap_or_repeat(daemon: Served) -
 
 
 @served_test(gpus=0)
+async def test_after_an_event_that_is_yet_to_come_the_stream_begins_now(daemon: Served) -> None:
+    """As when an older copy of the database was put back: nobody may listen in vain until it has caught up."""
+    async with opened(daemon, "/v1/events?after=999999999") as stream:
+        await daemon.submit("true")
+        assert {data["id"] for _, _, data in await events(stream, 4)} == {1}
+
+
+@served_test(gpus=0)
 async def test_a_reader_sees_every_event_while_they_come(daemon: Served) -> None:
     async def submit_many() -> None:
         for _ in range(20):

@@ -74,6 +74,7 @@ def _together(client: Client, ids: list[str]) -> list[tuple[str, list[int]]]:
     numbers = [id for id in ids if id.isdigit()]
     if len(numbers) < 2:
         return [(id, []) for id in ids]
+    from runners.api import SETTLED, JobState
     from runners.errors import NotFound
 
     found: dict[str, list[int]] = {id: [] for id in ids if not id.isdigit()}
@@ -82,8 +83,11 @@ def _together(client: Client, ids: list[str]) -> list[tuple[str, list[int]]]:
     except NotFound:
         return [(id, []) for id in ids]
     for job in jobs:
-        if job["pipeline"] not in ids:  # else the whole of it is meant
-            found.setdefault(job["pipeline"], []).append(job["id"])
+        if job["pipeline"] in ids:
+            continue  # the whole of it is meant
+        ended_badly = job["state"] in SETTLED and job["state"] != JobState.SUCCEEDED
+        # What cannot be retried is asked for by itself, so that the answer to that is no answer to the others.
+        found.setdefault(job["pipeline"] if ended_badly else str(job["id"]), []).append(job["id"])
     return [(str(of[0]), []) if len(of) == 1 else (id, of) for id, of in found.items()]
 
 

@@ -143,7 +143,7 @@ async def events(call: Call) -> web.StreamResponse:
     """Server-sent events: those after an id from disk, then the new ones as they come, without gap or repeat."""
     store = call.engine.store
     last = _resume_from(call)
-    if last is None:
+    if last is None or last > store.events.last:  # that of a database that is no more: nothing would come up to it
         last = store.events.last
     wanted = _filter(call.query["job"])
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
