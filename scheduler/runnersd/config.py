@@ -1,21 +1,21 @@
 """The daemon's settings: every key of its file with its default, and what is wrong with a file. Pure.
 
-One line a key: its default, and the kind of value it takes (`runnersd.config_values`). Reading files, flags and
-variables is in `runnersd.config_load`. Durations are seconds, sizes bytes.
+One line a key: its default, and the kind of value it takes (`runnersd.config_values`). How a mapping becomes these
+is in `runnersd.config_sections`, reading files, flags and variables in `runnersd.config_load`. Durations are seconds,
+sizes bytes.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from runners.errors import Problem
 from runners.spec import ON
+from runnersd.config_sections import Where, key, read_section, section, short
 from runnersd.config_values import (
-    Kind,
     absolute_path,
     address,
     choice,
@@ -40,31 +40,8 @@ GIB = 1 << 30
 MIB = 1 << 20
 DAY = 86_400.0
 
-#: A place in the file: mapping keys and list positions.
-KeyPath = tuple[str | int, ...]
-#: The 1-based line of a place; 0 where that is not known.
-Where = Callable[[KeyPath], int]
-
-
-def key(default: Any, kind: Kind, *, called: str = "", secret: bool = False) -> Any:
-    """A setting: what it is when the file does not say, and the kind of value it takes.
-
-    ``called`` is its name in the file where Python has another use for that; what a ``secret`` one was is never shown.
-    """
-    return field(default=default, metadata={"kind": kind, "called": called, "secret": secret})
-
 
 # ruff: noqa: RUF009  (`section` makes a dataclass field; nothing is shared between instances)
-def section(of: type[Any]) -> Any:
-    """A mapping of settings."""
-    return field(default_factory=of, metadata={"section": of})
-
-
-def short(of: type[Any], name: str) -> Any:
-    """A mapping of settings, or only the one ``name`` of them, which it must have; none at all by default."""
-    return field(default=None, metadata={"short": of, "name": name})
-
-
 @dataclass(frozen=True, slots=True)
 class SocketConfig:
     """Where the daemon listens. ``group`` counts only when it runs as root."""
@@ -82,6 +59,18 @@ class LogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class XidConfig:
+    """What is done about errors that the driver reports, by their numbers, where it differs from NVIDIA's catalog.
+
+    ``unknown`` is for those of which neither says anything.
+    """
+
+    quarantine: tuple[int, ...] = key((), listing(integer(at_least=1)))
+    ignore: tuple[int, ...] = key((), listing(integer(at_least=1)))
+    unknown: str = key("ignore", choice("ignore", "quarantine"))
+
+
+@dataclass(frozen=True, slots=True)
 class GpusConfig:
     """Which cards are used, how they are watched, and what counts as somebody else's use of one."""
 
@@ -93,6 +82,7 @@ class GpusConfig:
     foreign: str = key("exclude", choice("exclude", "share"))
     foreign_min_memory: int = key(GIB, size())
     foreign_ignore: tuple[str, ...] = key(("Xorg", "Xwayland", "gnome-shell", "nvidia-cuda-mps-server"), listing(text))
+    xid: XidConfig = section(XidConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +275,7 @@ def build(data: Any, where: Where, file: str = "") -> tuple[Config, list[Problem
     A key with a problem keeps its default. ``where`` gives the line of a key path.
     """
     problems: list[Problem] = []
-    config = _section(Config, data, (), problems, where, file)
+    config = read_section(Config, data, (), problems, where, file)
     if config.jobs.time_limit and config.jobs.max_time_limit and config.jobs.time_limit > config.jobs.max_time_limit:
         path = ("jobs", "time_limit")
         problems.append(Problem(".".join(path), "is more than jobs.max_time_limit", file, where(path)))
@@ -293,6 +283,9 @@ def build(data: Any, where: Where, file: str = "") -> tuple[Config, list[Problem
     if both:
         message = f"{', '.join(both)} is in gpus.only too: a card is either used or not"
         problems.append(Problem("gpus.exclude", message, file, where(("gpus", "exclude"))))
+    for xid in sorted(set(config.gpus.xid.quarantine) & set(config.gpus.xid.ignore)):
+        message = f"{xid} is in gpus.xid.quarantine too"
+        problems.append(Problem("gpus.xid.ignore", message, file, where(("gpus", "xid", "ignore"))))
     smtp, path = config.notify.smtp, ("notify", "smtp")
     if smtp is not None and smtp.user is not None and (smtp.password_file is None) is (smtp.password_env is None):
         message = "has a user: say where the password is, by either password_file or password_env"
@@ -319,74 +312,3 @@ def needs_restart(old: Config, new: Config) -> list[str]:
 def reloaded(old: Config, new: Config) -> Config:
     """``new``, as far as a daemon that started with ``old`` can take it on."""
     return replace(new, engine=old.engine, socket=old.socket, paths=old.paths, system=old.system)
-
-
-# -- inside ------------------------------------------------------------------------------------------------------------
-
-
-def _section(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> Any:
-    """An instance of the dataclass ``of``, from a mapping."""
-    if data is None:
-        return of()
-    if not isinstance(data, dict):
-        problems.append(Problem(_dotted(path), f"found {_shown(data)}: must be a mapping", file, where(path)))
-        return of()
-    known = {f.metadata.get("called") or f.name: f for f in fields(of) if f.metadata}
-    values: dict[str, Any] = {}
-    for name, value in data.items():
-        here = (*path, name)
-        if name not in known:
-            problems.append(Problem(_dotted(here), _unknown(name, tuple(known)), file, where(here)))
-            continue
-        metadata, field_name = known[name].metadata, known[name].name
-        if "section" in metadata:
-            values[field_name] = _section(metadata["section"], value, here, problems, where, file)
-        elif "short" in metadata:
-            values[field_name] = _short(metadata["short"], metadata["name"], value, here, problems, where, file)
-        elif "table" in metadata:
-            values[field_name] = _table(metadata["table"], value, here, problems, where, file)
-        else:
-            try:
-                values[field_name] = metadata["kind"](value)
-            except ValueError as error:
-                message = str(error) if metadata["secret"] else f"found {_shown(value)}: {error}"
-                problems.append(Problem(_dotted(here), message, file, where(here)))
-    return of(**values)
-
-
-def _short(of: type[Any], name: str, data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> Any:
-    """An instance of the dataclass ``of``, from a mapping that has ``name``, or from that value alone; or None."""
-    if data is None:
-        return None
-    if not isinstance(data, dict):
-        return _section(of, {name: data}, path, problems, lambda _: where(path), file)
-    if data.get(name) is None:
-        problems.append(Problem(_dotted(path), f"must say its {name}", file, where(path)))
-        data = {key: value for key, value in data.items() if key != name}
-    return _section(of, data, path, problems, where, file)
-
-
-def _table(of: type[Any], data: Any, path: KeyPath, problems: list[Problem], where: Where, file: str) -> dict[str, Any]:
-    """A mapping from names of the file's choosing to sections."""
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        problems.append(Problem(_dotted(path), f"found {_shown(data)}: must be a mapping", file, where(path)))
-        return {}
-    return {str(name): _section(of, value, (*path, name), problems, where, file) for name, value in data.items()}
-
-
-def _unknown(name: object, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
-    if near:
-        return f"unknown key; did you mean {near[0]!r}?"
-    return f"unknown key; allowed are {', '.join(known)}"
-
-
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
-
-
-def _dotted(path: Sequence[str | int]) -> str:
-    return ".".join(map(str, path))

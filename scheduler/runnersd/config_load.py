@@ -12,7 +12,8 @@ from typing import Any
 from runners.errors import InvalidConfig, Problem
 from runners.paths import LOCK_DIR, SYSTEM_CONFIG, SYSTEM_SOCKET, SYSTEM_STATE
 from runners.pipeline import reader
-from runnersd.config import Config, KeyPath, Paths, build
+from runnersd.config import Config, Paths, build
+from runnersd.config_sections import KeyPath
 
 #: Reads a file's bytes; raises OSError.
 ReadFile = Callable[[Path], bytes]

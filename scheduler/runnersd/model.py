@@ -105,11 +105,19 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True)
+class Xid:
+    """An error that the driver has reported of a card, by its number in NVIDIA's catalog (`runnersd.xids`)."""
+
+    gpu: GpuId  #: the whole card, also of one that is divided
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The devices as just seen, in PCI order. ``stale`` means the driver did not answer this time.
 
     ``problem`` is a sentence for people when there is something to say (no driver, a driver that hangs). ``unlisted``
-    are devices that are there, and that the configuration leaves to others.
+    are devices that are there, and that the configuration leaves to others. ``xids`` have come since the look before.
     """
 
     gpus: tuple[Gpu, ...] = ()
@@ -117,6 +125,7 @@ class Inventory:
     problem: str | None = None
     unlisted: frozenset[GpuId] = frozenset()
     topology: Topology = Topology()
+    xids: tuple[Xid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

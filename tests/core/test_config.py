@@ -181,6 +181,8 @@ containers: 7
     [
         ("jobs: {time_limit: 2h, max_time_limit: 1h}", "1: jobs.time_limit: is more than jobs.max_time_limit"),
         ("gpus: {only: [0], exclude: [0]}", "1: gpus.exclude: 0 is in gpus.only too"),
+        ("gpus: {xid: {quarantine: [13, 79], ignore: [79]}}", "1: gpus.xid.ignore: 79 is in gpus.xid.quarantine too"),
+        ("gpus: {xid: {unknown: drain}}", "1: gpus.xid.unknown: found 'drain': must be ignore or quarantine"),
         ("gpus: {poll: 0s}", "1: gpus.poll: found '0s': must be at least 0.05s"),
         ("log:\n  level: 3", "2: log.level: found 3: must be debug or info"),
         ("jobs: [", "not valid YAML"),

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from fake_nvml.builder import CannotBuild, build
-from fake_nvml.driver import Card, FakeDriver, Fault, Link, MigDevice, Process
+from fake_nvml.driver import Card, FakeDriver, Fault, Link, MigDevice, Process, XidEvent
 
-__all__ = ["CannotBuild", "Card", "FakeDriver", "Fault", "Link", "MigDevice", "Process", "build"]
+__all__ = ["CannotBuild", "Card", "FakeDriver", "Fault", "Link", "MigDevice", "Process", "XidEvent", "build"]

@@ -104,6 +104,19 @@ class Fault:
 
 
 @dataclass
+class XidEvent:
+    """An error ``code`` that is reported of the card at ``gpu``, to whoever listened before it was written."""
+
+    seq: int
+    gpu: int
+    code: int
+
+    def line(self) -> str:
+        """As the state file has it."""
+        return f"xid seq={self.seq} gpu={self.gpu} code={self.code}"
+
+
+@dataclass
 class FakeDriver:
     """A driver with ``cards``, in the driver's own order; without any `write` it is not loaded."""
 
@@ -114,6 +127,7 @@ class FakeDriver:
     processes: list[Process] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
+    xids: list[XidEvent] = field(default_factory=list)
 
     @property
     def state(self) -> Path:
@@ -140,12 +154,17 @@ class FakeDriver:
 
     def write(self) -> FakeDriver:
         """Make the state what the fields say, in one step."""
-        kinds = (self.cards, self.migs, self.links, self.processes, self.faults)
+        kinds = (self.cards, self.migs, self.links, self.processes, self.faults, self.xids)
         lines = [item.line() for items in kinds for item in items]
         scratch = self.folder / "nvml-state.new"
         scratch.write_text("\n".join(lines) + "\n")
         scratch.replace(self.state)
         return self
+
+    def report(self, gpu: int, code: int) -> FakeDriver:
+        """Have the driver report an Xid of the card at that place; written at once."""
+        self.xids.append(XidEvent(len(self.xids) + 1, gpu, code))
+        return self.write()
 
     def unload(self) -> None:
         """Take the driver away: it is not loaded."""

@@ -235,12 +235,12 @@ ret_t nvmlDeviceGetSupportedEventTypes(dev_t_ d, u64 *t) { ENTER(nvmlDeviceGetSu
 ret_t nvmlDeviceRegisterEvents(dev_t_ d, u64 types, struct evset *e) { ENTER(nvmlDeviceRegisterEvents); e->types[i] |= types; return OK; }
 ret_t nvmlEventSetWait_v2(struct evset *e, struct evdata *out, u32 timeout) {
   struct state s; ret_t r = enter("nvmlEventSetWait_v2", -1, &s); if (r) return r;
-  for (u32 waited = 0;; waited += 10) {
+  for (u32 waited = 0, step;; waited += step) {
     struct xid *best = NULL;
     for (int k = 0; k < s.nx; k++) { struct xid *x = &s.x[k]; if (x->seq > e->last && x->gpu >= 0 && x->gpu < MAXG && (e->types[x->gpu] & 8) && (!best || x->seq < best->seq)) best = x; }
     if (best) { e->last = best->seq; out->dev = (void *)(HBASE + best->gpu); out->type = 8; out->data = best->code; out->gi = out->ci = 0xffffffffu; return OK; }
     if (waited >= timeout) return TIMEOUT;
-    usleep(10000); pthread_mutex_lock(&mu); refresh(); s = st; pthread_mutex_unlock(&mu);
+    step = timeout - waited < 10 ? timeout - waited : 10; usleep(1000 * step); pthread_mutex_lock(&mu); refresh(); s = st; pthread_mutex_unlock(&mu);
   }
 }
 ret_t nvmlEventSetWait(struct evset *e, struct evdata *out, u32 t) { return nvmlEventSetWait_v2(e, out, t); }

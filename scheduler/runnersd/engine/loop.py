@@ -19,6 +19,7 @@ from runnersd.engine.idle import IdleCards
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.measuring import Measuring
+from runnersd.engine.quarantine import Quarantine
 from runnersd.engine.sight import Sight
 from runnersd.model import ForeignPolicy, GpuId, Job
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
@@ -58,7 +59,7 @@ class Loop:
         measuring: Measuring,
     ) -> None:
         self._leftovers, self._intruders, self._measuring = leftovers, intruders, measuring
-        self._idle = IdleCards(store)
+        self._idle, self._quarantine = IdleCards(store), Quarantine(store)
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -197,6 +198,7 @@ class Loop:
         self._intruders.see(self.world(), self.clock())
         after, poll = self.config.telemetry.idle_after, self.config.gpus.poll
         changed = self._idle.see(self.sight.inventory, after, self.clock(), poll=poll) or changed
+        changed = await self._quarantine.see(self.sight.inventory, self.config.gpus.xid, self.clock()) or changed
         if changed:
             self.wake()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runnersd.child_process import ChildProcess
+from runnersd.model import Xid
 
 PROGRAM = Path(__file__).with_name("worker.py")
 
@@ -36,6 +37,7 @@ class NvmlProcess:
         self._pending: asyncio.Future[dict[str, Any]] | None = None
         self.started = self._heard
         self.answers = 0  #: how many it has given
+        self.xids: list[Xid] = []  #: what it has reported, until somebody takes it
 
     async def look(self, limit: float, *, topology: bool = False) -> dict[str, Any] | None:
         """Its answer, with the ``topology`` if that is asked for.
@@ -118,8 +120,16 @@ class NvmlProcess:
             return
         if not isinstance(answer, dict):
             self._fail(ValueError("a frame that is not an object"))
+        elif "xids" in answer:
+            self._take_xids(answer["xids"])
         elif self._pending is not None and not self._pending.done():
             self._pending.set_result(answer)
+
+    def _take_xids(self, said: Any) -> None:
+        try:
+            self.xids += [Xid(str(uuid), int(number)) for uuid, number in said]
+        except (TypeError, ValueError):
+            self._fail(ValueError("a report of another shape"))
 
     def _fail(self, error: Exception) -> None:
         if self._pending is not None and not self._pending.done():

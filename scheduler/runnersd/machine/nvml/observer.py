@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from runnersd.machine.nvml.connection import NvmlProcess
 from runnersd.machine.nvml.sight import GONE, MISMATCH, Sight, sight
-from runnersd.model import Gpu, GpuId, Inventory, Topology
+from runnersd.model import Gpu, GpuId, Inventory, Topology, Xid
 
 #: Looks of a fresh NVML process that a card may fail with an unknown error before it counts as lost.
 STRIKES = 3
@@ -53,12 +53,23 @@ class NvmlObserver:
         self._maimed = False  # some card is lost or silent
         self._topology = Topology()
         self._mapped: frozenset[GpuId] = frozenset()  # the cards of which it was asked for
+        self._xids: list[Xid] = []  # reported by processes that are gone
 
     async def observe(self) -> Inventory:
-        """The cards as they are now, or as last seen and ``stale``, after at most twice the timeout."""
+        """The cards as they are now, or as last seen and ``stale``, after at most twice the timeout.
+
+        What the driver has reported of them is told once.
+        """
         async with self._turn:
             self._seen = await self._observe()
-            return self._seen
+            self._take_xids()
+            told, self._xids = tuple(self._xids), []
+            return replace(self._seen, xids=told) if told else self._seen
+
+    def _take_xids(self) -> None:
+        if self._process is not None:
+            self._xids += self._process.xids
+            self._process.xids.clear()
 
     async def close(self) -> None:
         """End the NVML process. One that hangs in the driver is left behind: nothing can end it."""
@@ -129,6 +140,7 @@ class NvmlObserver:
 
     def _discard(self) -> None:
         if self._process is not None:
+            self._take_xids()
             self._process.kill()
             self._killed.append(self._process)
             self._process = None

@@ -11,7 +11,12 @@ An answer is one of
     {"error": code, "text": "as NVML calls it"}         NVML itself failed
     {"cards": [...], "nameless": [{"index", "error"}]}  cards, and indices whose card does not even say its UUID
 
-and the last of these has a "topology" too, when the request was {"topology": true}.
+and the last of these has a "topology" too, when the request was {"topology": true}. Before it may come, as often as the
+driver has something to report,
+
+    {"xids": [[UUID, number], ...]}                     Xid errors of whole cards since the last of these
+
+in a frame of its own, so that a driver call that hangs after that takes nothing of it away.
 
 NVML stays initialised from the first look to the end of the process, and no CUDA context is ever made.
 """
@@ -25,7 +30,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 LENGTH = struct.Struct(">I")
 
@@ -46,84 +53,30 @@ PROCESS_LISTS = (
 )
 
 
-#: So much of a process's environment is read (bytes).
-ENVIRONMENT_MAX = 1 << 20
+def beside(name: str) -> Any:
+    """The module of that name beside this file. Neither this folder nor the package is loaded for it: that costs more
+    than all the rest."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-class Processes:
-    """What /proc says of the processes on the cards, each read once per look.
-
-    ``known`` has what the environments of processes said earlier. A process is not asked for it again: when it hangs in
-    the driver, who asks may hang too.
-    """
-
-    def __init__(self, known: dict[tuple[int, bytes], str]) -> None:
-        self._parents: dict[int, int] = {}
-        self._known = known
-        self.runs: dict[tuple[int, bytes], str] = {}  #: the same, of the processes of this look
-
-    def describe(self, pid: int) -> dict[str, Any]:
-        """Name, real uid, ancestors (nearest first) and run of a process; as much as can be read."""
-        name, uid = "", None
-        try:
-            with open(f"/proc/{pid}/status", "rb") as file:
-                for line in file:
-                    if line.startswith(b"Name:"):
-                        name = line[5:].strip().decode(errors="replace")
-                    elif line.startswith(b"Uid:"):
-                        uid = int(line.split()[1])
-                        break
-            if len(name) == 15:
-                name = self._whole_name(pid, name)
-        except OSError:
-            return {"name": name, "uid": uid, "ancestors": [], "run": ""}  # it has just ended, or /proc hides it
-        return {"name": name, "uid": uid, "ancestors": self._ancestors(pid), "run": self._run(pid)}
-
-    def _run(self, pid: int) -> str:
-        """The attempt that its environment says it is of: a run name, or `JOB.ATTEMPT` in a container."""
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                process = (pid, file.read().rpartition(b")")[2].split()[19])  # with its start, lest a pid comes again
-            if process not in self._known:
-                with open(f"/proc/{pid}/environ", "rb") as file:
-                    said = dict(one.partition(b"=")[::2] for one in file.read(ENVIRONMENT_MAX).split(b"\0"))
-                inside = said.get(b"RUNNERS_JOB_ID", b"") + b"." + said.get(b"RUNNERS_ATTEMPT", b"")
-                run = said.get(b"RUNNERS_RUN") or (inside if len(inside) > 1 else b"")
-                self._known[process] = run.decode(errors="replace")
-        except OSError:
-            return ""  # it has just ended, or is somebody else's
-        self.runs[process] = self._known[process]
-        return self.runs[process]
-
-    @staticmethod
-    def _whole_name(pid: int, name: str) -> str:
-        """The kernel cuts a name after 15 bytes (`nvidia-cuda-mps-server` has 22): the command line has the rest."""
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            first = file.read(4096).partition(b"\0")[0].rpartition(b"/")[2].decode(errors="replace")
-        return first if first.startswith(name) else name
-
-    def _ancestors(self, pid: int) -> list[int]:
-        above: list[int] = []
-        while (pid := self._parent(pid)) > 0 and pid not in above:
-            above.append(pid)
-        return above
-
-    def _parent(self, pid: int) -> int:
-        if pid not in self._parents:
-            try:
-                with open(f"/proc/{pid}/stat", "rb") as file:
-                    # pid (name) state ppid ...: the name may hold anything, so count from its last parenthesis
-                    self._parents[pid] = int(file.read().rpartition(b")")[2].split()[1])
-            except OSError:
-                self._parents[pid] = 0
-        return self._parents[pid]
+if TYPE_CHECKING:
+    from runnersd.machine.nvml.processes import Processes
+    from runnersd.machine.nvml.xids import XidEvents
+else:
+    Processes, XidEvents = beside("processes").Processes, beside("xids").XidEvents
 
 
 class Driver:
-    """NVML, initialised once. ``sign`` is called before every driver call."""
+    """NVML, initialised once. ``sign`` is called before every driver call, ``report`` with Xids when there are any."""
 
-    def __init__(self, nvml: Any, sign: Callable[[], None]) -> None:
+    def __init__(self, nvml: Any, sign: Callable[[], None], report: Callable[[list[tuple[str, int]]], None]) -> None:
         self._nvml = nvml
+        self._report = report
+        self._xids = XidEvents(nvml, self._call)
         self._sign = sign
         self._count = -1
         self._cards: list[tuple[Any, dict[str, Any]]] = []  # a handle, and what never changes of its card
@@ -139,9 +92,21 @@ class Driver:
         Raises:
             nvml.NVMLError: NVML as a whole has failed.
         """
+        self._tell_xids()
+        try:
+            return self._look()
+        finally:
+            self._tell_xids()  # after a look that went badly this process may not be asked again
+
+    def _tell_xids(self) -> None:
+        if found := self._xids.fetch():
+            self._report(found)
+
+    def _look(self) -> dict[str, Any]:
         count = self._call("nvmlDeviceGetCount")
         if count != self._count or self._moved():
             self._enumerate(count)
+        self._xids.watch([(handle, facts["uuid"]) for handle, facts in self._cards])
         processes = Processes(self._runs)
         cards: list[dict[str, Any]] = []
         for handle, facts in self._cards:
@@ -343,6 +308,10 @@ class Channel:
         body = json.dumps(message, separators=(",", ":")).encode()
         self._socket.sendall(LENGTH.pack(len(body)) + body)
 
+    def report(self, xids: list[tuple[str, int]]) -> None:
+        """Send what the driver has reported."""
+        self.answer({"xids": xids})
+
     def sign(self) -> None:
         """Say that a driver call has come back, if it is a while since anything was said."""
         now = time.monotonic()
@@ -370,7 +339,7 @@ def main() -> int:
     driver: Driver | None = None
     while (request := channel.asked()) is not None:
         try:
-            driver = driver or Driver(pynvml, channel.sign)
+            driver = driver or Driver(pynvml, channel.sign, channel.report)
             answer = driver.look()
             if request.get("topology"):
                 answer["topology"] = driver.topology()
