@@ -79,6 +79,21 @@ def test_one_that_needs_a_reset_takes_its_card_out_until_it_is_undrained(daemon:
     assert log.count("card 0 had Xid 13 (Graphics Engine Exception): it stays in use") == 1
 
 
+def test_a_job_that_ends_by_an_error_tells_of_it(daemon: Daemon, driver: FakeDriver) -> None:
+    running = sleep(daemon, gpus=["1"])
+    driver.report(1, 31).report(1, 31).report(2, 13)
+    daemon.client().cancel(running, now=True)
+    daemon.wait(running)
+    events = eventually("it is noted", lambda: [one for one in daemon.client().job(running)["events"] if "xid" in one])
+    uuid = daemon.client().gpus()[1]["uuid"]
+    text = "Xid 31 (GPU memory page fault)"
+    assert [one["xid"] for one in events] == [{"attempt": 1, "gpu": uuid, "number": 31, "text": text}]
+    assert f"card 1 had {text}, " in daemon.run("show", str(running)).stdout.decode()
+    daemon.kill()
+    daemon.start()
+    assert [one for one in daemon.client().job(running)["events"] if "xid" in one] == events
+
+
 def test_what_the_catalog_does_not_know_is_as_configured(daemon: Daemon, driver: FakeDriver) -> None:
     driver.report(0, 999).report(1, 48)
     eventually("48 is dealt with", lambda: states(daemon)[1] == "drained")

@@ -14,7 +14,7 @@ not known is null.
 from __future__ import annotations
 
 from .forecast import AdviceView, AheadJobView, AheadView, EffectView, ForeseenView
-from .jobs import AttemptView, EventView, IntruderView, JobDetailView, JobView
+from .jobs import AttemptView, EventView, IntruderView, JobDetailView, JobView, XidView
 from .machine import BookingView, DaemonView, DrainView, GpuProcessView, GpuView, NearView, StatusView
 from .past import (
     CardChangeView,
@@ -76,4 +76,5 @@ __all__ = [
     "UsageRow",
     "UsageSums",
     "UsageView",
+    "XidView",
 ]

@@ -62,12 +62,22 @@ class AttemptView(TypedDict):
     telemetry: NotRequired[SummaryView | None]
 
 
+class XidView(TypedDict):
+    """An error that the driver reported of a card, with the attempt that had the card when it came."""
+
+    attempt: int
+    gpu: str
+    number: int
+    text: str
+
+
 class EventView(TypedDict):
     """One thing that happened to a job."""
 
     id: int
     at: float
     type: str
+    xid: NotRequired[XidView]  #: of `job.xid`
 
 
 class JobDetailView(JobView):

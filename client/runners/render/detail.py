@@ -86,6 +86,11 @@ def _attempts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Ite
         yield [(f"  {text}", STATES.get(one["state"], ("", ""))[1] if one["state"] != "succeeded" else "")]
         for other in one.get("contaminated", ()):
             yield [(f"     contaminated: {_intruder(other, indices, now)}", "yellow")]
+        for event in job["events"]:
+            if "xid" in event and event["xid"]["attempt"] == one["attempt"]:
+                card = indices.get(event["xid"]["gpu"], event["xid"]["gpu"])
+                when = words.clock(event["at"], now)
+                yield [(f"     card {card} had {words.clean(event['xid']['text'])}, {when}", "yellow")]
         summary = one.get("telemetry")
         if summary is not None:
             yield from measured(summary)

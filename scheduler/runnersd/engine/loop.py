@@ -162,6 +162,7 @@ class Loop:
         self.attempts.stage(self.plan.next_up)
         self._announce_cards()
         self._intruders.see(self.world(), now)
+        self._quarantine.remember()
 
     async def run(self) -> None:
         """Turn for ever. Raises only for a bug, which must end the daemon."""
@@ -189,6 +190,7 @@ class Loop:
     async def look(self) -> None:
         """Look at the cards once, and wake the loop if anything has changed."""
         ended_before = set(self.attempts.ended)
+        self._quarantine.begin()
         changed = await self.sight.look(self.config)
         self._measuring.looked(self.sight.inventory, self.config)
         self.attempts.look_from(self.config, self.sight.inventory)

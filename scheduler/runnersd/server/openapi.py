@@ -29,6 +29,7 @@ _VIEWS = (
     api.CardSeriesView,
     api.ProcessSeriesView,
     api.TelemetryView,
+    api.XidView,
     api.EventView,
     api.AheadJobView,
     api.AheadView,

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from runners.api import JobState, SummaryView
+from runners.api import JobState, SummaryView, XidView
 from runnersd import lifecycle
 from runnersd.model import Booking, BookingId, Drain, GpuId, Intrusion, Job, JobId, Pipeline, PipelineId, Reason
 from runnersd.notices.notice import Notice
@@ -43,12 +43,16 @@ Accepted = list[tuple[Pipeline, list[tuple[JobId, str]]]]
 
 @dataclass(slots=True)
 class News:
-    """An event on its way to its row and to those who listen. ``about`` is the job after it, or a status object."""
+    """An event on its way to its row and to those who listen. ``about`` is the job after it, or a status object.
+
+    ``xid`` is what was reported of the job's card, if that is the event.
+    """
 
     id: int
     at: float
     type: str
     about: Job | Mapping[str, Any]
+    xid: XidView | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -329,7 +333,7 @@ def _event(news: News) -> tuple[Any, ...]:
     about = news.about
     if isinstance(about, Job):
         fresh = about.state is JobState.QUEUED and about.attempt == 0 and about.not_before is None
-        data = None if fresh else event_data(about)
+        data = None if fresh else event_data(about, news.xid)
         return (news.id, news.at, news.type, about.id, about.pipeline.submitter.uid, data)
     return (news.id, news.at, news.type, None, None, text(dict(about)))
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runners.api import XidView
 from runnersd import lifecycle
 from runnersd.model import Intrusion, Job
 from runnersd.store.batch import Batch, News
 from runnersd.store.feed import EventRecord, Feed, Subscription
 from runnersd.store.notices import Outbox
-from runnersd.store.rows import reason_then
+from runnersd.store.rows import XID, reason_then
 from runnersd.views import job_view
 
 
@@ -38,6 +39,10 @@ class Events:
         batch.news.append(News(id, at, type, job))
         if self.outbox is not None:
             batch.notices += self.outbox.notices(type, job, before, id, at, by)
+
+    def report(self, batch: Batch, job: Job, xid: XidView, at: float) -> None:
+        """Put into the batch that an Xid was reported then of a card that an attempt of the job had."""
+        batch.news.append(News(self.next_id(), at, XID, job, xid))
 
     def announce(self, batch: Batch, type: str, data: Mapping[str, Any], at: float) -> None:
         """Put an event that is not about a job into the batch."""
@@ -75,5 +80,6 @@ def _record(news: News) -> EventRecord:
     about = news.about
     if isinstance(about, Job):
         view = job_view(about, reason_then(about))
-        return EventRecord(news.id, news.at, news.type, about.id, about.pipeline.submitter.uid, dict(view))
+        data = dict(view) if news.xid is None else {**view, "xid": news.xid}
+        return EventRecord(news.id, news.at, news.type, about.id, about.pipeline.submitter.uid, data)
     return EventRecord(news.id, news.at, news.type, None, None, dict(about))

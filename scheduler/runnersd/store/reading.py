@@ -22,6 +22,7 @@ from runnersd.store.rows import (
     JOB_COLUMNS,
     JOB_TABLES,
     PIPELINE_COLUMNS,
+    XID,
     attempt_view,
     booking_of,
     drain_of,
@@ -31,6 +32,7 @@ from runnersd.store.rows import (
     pipeline_of,
     samples_of,
     searchable,
+    xid_of,
 )
 from runnersd.store.shared import Shared
 from runnersd.views import job_view
@@ -223,8 +225,15 @@ def attempts(connection: sqlite3.Connection, job: JobId) -> list[AttemptView]:
 
 def events_of(connection: sqlite3.Connection, job: JobId) -> list[EventView]:
     """What happened to the job, oldest first."""
-    rows = connection.execute("SELECT id, at, type FROM event WHERE job = ? ORDER BY id", (job,))
-    return [{"id": id, "at": at, "type": type} for id, at, type in rows]
+    found: list[EventView] = []
+    for id, at, type, data in connection.execute(
+        "SELECT id, at, type, data FROM event WHERE job = ? ORDER BY id", (job,)
+    ):
+        one: EventView = {"id": id, "at": at, "type": type}
+        if type == XID and (xid := xid_of(data)) is not None:
+            one["xid"] = xid
+        found.append(one)
+    return found
 
 
 def events_after(connection: sqlite3.Connection, id: int, limit: int, shared: Shared) -> list[EventRecord]:
@@ -238,8 +247,10 @@ def events_after(connection: sqlite3.Connection, id: int, limit: int, shared: Sh
         if job is None:
             records.append(EventRecord(number, at, type, None, None, json.loads(data)))
         elif job in jobs:
-            view = job_view(*job_then(jobs[job], data))
-            records.append(EventRecord(number, at, type, job, uid, dict(view)))
+            view = dict(job_view(*job_then(jobs[job], data)))
+            if type == XID:
+                view["xid"] = xid_of(data)
+            records.append(EventRecord(number, at, type, job, uid, view))
     return records
 
 

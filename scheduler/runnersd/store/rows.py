@@ -7,11 +7,14 @@ import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runners.api import LIVE, AttemptView, Code, JobState, ReasonView
+from runners.api import LIVE, AttemptView, Code, JobState, ReasonView, XidView
 from runners.spec import Barrier, JobSpec
 from runnersd.model import Booking, Drain, Job, Pipeline, Reason, Submitter
 from runnersd.past.experience import Sample, Samples
 from runnersd.store.shared import Shared
+
+#: The type of the event that an Xid was reported of a card of the job.
+XID = "job.xid"
 
 #: What `job_of` takes, in its order: of `job`, then the cards of a live attempt.
 JOB_COLUMNS = (
@@ -216,8 +219,8 @@ def _reason_view(reason: Reason | None, state: JobState) -> ReasonView:
     return {"code": reason.code.value, "text": reason.text}
 
 
-def event_data(job: Job) -> str:
-    """What a job's event keeps of it, as JSON: only what its row may no longer say later."""
+def event_data(job: Job, xid: XidView | None = None) -> str:
+    """What a job's event keeps of it, as JSON: what its row may no longer say later, and the ``xid`` it is about."""
     kept: dict[str, Any] = {"state": job.state.value, "attempt": job.attempt}
     reason = reason_then(job)
     kept["reason"] = (reason.code.value, reason.text)
@@ -227,7 +230,15 @@ def event_data(job: Job) -> str:
         value = getattr(job, name)
         if value is not None:
             kept[name] = value
+    if xid is not None:
+        kept["xid"] = xid
     return text(kept)
+
+
+def xid_of(data: str | None) -> XidView | None:
+    """The Xid that an event is about."""
+    found: XidView | None = json.loads(data).get("xid") if data else None
+    return found
 
 
 def job_then(job: Job, data: str | None) -> tuple[Job, Reason]:

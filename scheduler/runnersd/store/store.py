@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import JobState, SummaryView
+from runners.api import JobState, SummaryView, XidView
 from runners.errors import IllegalTransition, NotFound
 from runners.spec import Submission
 from runnersd import lifecycle
@@ -198,6 +198,14 @@ class Store:
         job = self.snapshot.jobs.get(intrusion.job)
         if news and job is not None:
             self.events.happened(batch, "job.contaminated", job, job, at, intrusion)
+
+    def report(self, job: Job, xid: XidView, at: float) -> None:
+        """Note that an Xid was reported then of a card that an attempt of the job had.
+
+        Raises:
+            Unavailable: nothing can be promised now.
+        """
+        self.events.report(self._journal.batch(), job, xid, at)
 
     def told(self, notices: Sequence[Notice]) -> None:
         """Keep these notices no longer: they are told, or given up.
