@@ -70,6 +70,7 @@ class JobSpec:
     gpu_memory: int | None = None
     gpu_shared: bool = False
     gpu_model: str | None = None
+    gpu_capability: str | None = None  #: the least CUDA compute capability, `major.minor`
     gpus: tuple[str, ...] = ()  #: indices (as digits) or UUIDs
     cpus: float | None = None
     memory: int | None = None

@@ -16,6 +16,7 @@ from runners.spec import JobSpec, PipelineSpec, Submission, groups
 from runnersd.environment import refused_target
 from runnersd.inventory import matches
 from runnersd.model import EngineState, Inventory
+from runnersd.planner.words import capability_text
 from runnersd.quotas import Account
 
 #: Need groups may name this many jobs in all; past it their bookkeeping would stall the daemon.
@@ -169,14 +170,33 @@ def _check_cards(spec: JobSpec, inventory: Inventory, margin: int, say: Callable
         and (gpu.memory_total is None or (spec.gpu_memory or 0) <= max(gpu.memory_total - spare, 1))
     ]
     if len(fitting) < spec.num_gpus:
-        key = "gpus" if spec.gpus else "gpu_model" if spec.gpu_model else "gpu_memory"
-        wish = {
-            "gpus": f"{'card' if len(spec.gpus) == 1 else 'cards'} {', '.join(spec.gpus)}",
-            "gpu_model": f"{_cards(spec.num_gpus)} named like {spec.gpu_model}",
-            "gpu_memory": f"{_cards(spec.num_gpus)} with {format_size(spec.gpu_memory or 0)}"
-            + (f" beside the {format_size(spare)} that stay free (gpus.margin)" if spare else ""),
-        }[key]
-        say(key, f"asks for {wish}; this machine has {len(fitting) or 'none'} such among its {_kinds(inventory)}")
+        key, wish, had = _unmet(spec, inventory)
+        if key == "gpu_memory":
+            had = len(fitting)
+            wish += f" with {format_size(spec.gpu_memory or 0)}"
+            wish += f" beside the {format_size(spare)} that stay free (gpus.margin)" if spare else ""
+        kinds = _kinds(inventory, able=spec.gpu_capability is not None)
+        say(key, f"asks for {wish}; this machine has {had or 'none'} such among its {kinds}")
+
+
+def _unmet(spec: JobSpec, inventory: Inventory) -> tuple[str, str, int]:
+    """The first key about cards that, with those before it, leaves too few of them; what is asked for up to there, in
+    words; and how many cards are left. Where all of them leave enough it is `gpu_memory`."""
+    wish = (
+        f"{'card' if len(spec.gpus) == 1 else 'cards'} {', '.join(spec.gpus)}" if spec.gpus else _cards(spec.num_gpus)
+    )
+    words = {
+        "gpus": "",
+        "gpu_model": f" named like {spec.gpu_model}" if spec.gpu_model is not None else "",
+        "gpu_capability": capability_text(spec),
+    }
+    asked = replace(spec, gpu_model=None, gpu_capability=None, gpu_memory=None)
+    for key, more in words.items():
+        asked, wish = replace(asked, **{key: getattr(spec, key)}), wish + more
+        found = sum(matches(gpu, asked) for gpu in inventory.gpus)
+        if found < spec.num_gpus:
+            return key, wish, found
+    return "gpu_memory", wish, found
 
 
 def _check_needs(pipeline: PipelineSpec) -> None:
@@ -216,12 +236,15 @@ def _with_defaults(pipeline: PipelineSpec, limits: Limits) -> PipelineSpec:
     return replace(pipeline, jobs=jobs)
 
 
-def _kinds(inventory: Inventory) -> str:
-    """`8 cards: 6 of NVIDIA H100 with 80GiB, 2 of NVIDIA A100 with 40GiB`."""
-    kinds = Counter((gpu.name, gpu.memory_total) for gpu in inventory.gpus)
+def _kinds(inventory: Inventory, *, able: bool) -> str:
+    """`8 cards: 6 of NVIDIA H100 with 80GiB, 2 of NVIDIA A100 with 40GiB`; `(9.0)` after each where what they are
+    ``able`` to do matters."""
+    kinds = Counter((gpu.name, gpu.memory_total, gpu.compute_capability if able else None) for gpu in inventory.gpus)
     listed = [
-        f"{count} of {name}" + (f" with {format_size(total)}" if total else "")
-        for (name, total), count in kinds.most_common(8)
+        f"{count} of {name}"
+        + (f" with {format_size(total)}" if total else "")
+        + (f" ({capability or 'capability not known'})" if able else "")
+        for (name, total, capability), count in kinds.most_common(8)
     ]
     return f"{_cards(len(inventory.gpus))}: {', '.join(listed)}"
 

@@ -103,14 +103,26 @@ def matches_model(gpu: Gpu, pattern: str) -> bool:
     return fnmatchcase(gpu.name.lower(), pattern.lower())
 
 
+def matches_capability(gpu: Gpu, least: str) -> bool:
+    """Whether a card has the CUDA compute capability of a job's ``gpu_capability`` or a higher one, as numbers: 10.0 is
+    more than 9.0. One whose capability the driver does not tell has not."""
+    return gpu.compute_capability is not None and _version(gpu.compute_capability) >= _version(least)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(".")))
+
+
 def matches(gpu: Gpu, spec: JobSpec) -> bool:
-    """Whether the card is one that the job could use if nobody else did: named by it, of its model, large enough.
+    """Whether the card is one that the job could use if nobody else did: named by it, of its model, able, large enough.
 
     A card whose memory is not known (it shares the machine's) is taken to be large enough.
     """
     if spec.gpus and not any(_named(gpu, name) for name in spec.gpus):
         return False
     if spec.gpu_model is not None and not matches_model(gpu, spec.gpu_model):
+        return False
+    if spec.gpu_capability is not None and not matches_capability(gpu, spec.gpu_capability):
         return False
     return spec.gpu_memory is None or gpu.memory_total is None or gpu.memory_total >= spec.gpu_memory
 

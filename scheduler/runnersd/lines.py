@@ -16,6 +16,7 @@ class Shape(NamedTuple):
     gpu_memory: int | None
     gpu_shared: bool
     gpu_model: str | None
+    gpu_capability: str | None
     gpus: tuple[str, ...]
     cpus: float | None
     memory: int | None
@@ -24,7 +25,7 @@ class Shape(NamedTuple):
     @property
     def each_card(self) -> Hashable:
         """What it asks of each card, however many it needs and whatever else."""
-        return self.gpu_memory, self.gpu_shared, self.gpu_model, self.gpus
+        return self.gpu_memory, self.gpu_shared, self.gpu_model, self.gpu_capability, self.gpus
 
 
 class Line(NamedTuple):
@@ -43,7 +44,15 @@ def shape_of(job: Job) -> Shape:
     spec = job.spec
     image = spec.image if spec.run_in == "container" else None
     return Shape(
-        spec.num_gpus, spec.gpu_memory, spec.gpu_shared, spec.gpu_model, spec.gpus, spec.cpus, spec.memory, image
+        spec.num_gpus,
+        spec.gpu_memory,
+        spec.gpu_shared,
+        spec.gpu_model,
+        spec.gpu_capability,
+        spec.gpus,
+        spec.cpus,
+        spec.memory,
+        image,
     )
 
 

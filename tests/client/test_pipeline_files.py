@@ -174,12 +174,14 @@ def test_text_is_as_written_and_numbers_are_yamls(made: Files) -> None:
           time_limit: 1:30:00
           gpu_shared: yes
           gpu_memory: 1_000
+          gpu_capability: 8.10
           mounts: [/a:/b]
           experiment: 1e3
         """).jobs
     assert job.name == "2026"
     assert job.command == ("echo", "1.50", "yes", "0x10")
     assert (job.workdir, job.experiment) == ("010", "1e3")
+    assert job.gpu_capability == "8.10"
     assert (job.num_workers, job.time_limit, job.gpu_shared, job.gpu_memory) == (8, 5400.0, True, 1000)
 
 
@@ -509,6 +511,7 @@ NOTIFY = st.builds(
 JOB = st.builds(
     JobSpec, name=st.just(""), command=TEXT | st.lists(TEXT, min_size=1, max_size=3).map(tuple), run_in=st.sampled_from(["host", "container"]),
     image=st.none() | st.sampled_from(["x", "lab/torch:2.1", "localhost:5000/a/b"]), gpu_memory=st.integers(1, 1 << 50), gpu_shared=st.booleans(), gpu_model=st.none() | TEXT,
+    gpu_capability=st.none() | st.builds("{}.{}".format, st.integers(1, 99), st.integers(0, 99)),
     cpus=st.none() | st.floats(0.01, 1000), memory=st.none() | st.integers(1, 1 << 50), shm_size=st.none() | st.integers(1, 1 << 50),
     num_gpus=st.integers(0, 8), num_workers=st.integers(0, 64), time_limit=st.none() | st.floats(0.1, 1e8), grace=st.floats(0, 1e6),
     retries=st.integers(0, 9), retry_delay=st.floats(0, 1e6), blocking=st.booleans(), allow_failure=st.booleans(), priority=st.integers(-100, 100),

@@ -17,7 +17,8 @@ GIB = 1 << 30
 
 def gpu(index: int, **facts: Any) -> Gpu:
     """A healthy, empty 80 GiB card."""
-    given: dict[str, Any] = {"name": "NVIDIA H100 80GB HBM3", "memory_total": 80 * GIB, "memory_used": 0, **facts}
+    given: dict[str, Any] = {"name": "NVIDIA H100 80GB HBM3", "memory_total": 80 * GIB, "memory_used": 0}
+    given |= {"compute_capability": "9.0", **facts}
     return Gpu(uuid=facts.pop("uuid", f"GPU-{index}"), index=index, **{k: v for k, v in given.items() if k != "uuid"})
 
 

@@ -40,6 +40,17 @@ def admitted(*specs: JobSpec, inventory: Inventory | None = None, limits: Limits
             "asks for 1 card named like *A100*; this machine has none such",
         ),
         (
+            {"num_gpus": 1, "gpu_model": "*H100*", "gpu_capability": "10.0"},
+            "jobs[0].gpu_capability",
+            "asks for 1 card named like *H100* of compute capability 10.0 or more; this machine has none such among its "
+            "2 cards: 2 of NVIDIA H100 80GB HBM3 with 80GiB (9.0)",
+        ),
+        (
+            {"num_gpus": 1, "gpus": ("1",), "gpu_memory": 100 * GIB},
+            "jobs[0].gpu_memory",
+            "asks for card 1 with 100GiB; this machine has none such",
+        ),
+        (
             {"num_gpus": 1, "gpu_memory": 100 * GIB},
             "jobs[0].gpu_memory",
             "asks for 1 card with 100GiB; this machine has none such among its 2 cards: 2 of ",

@@ -8,13 +8,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.builders import Queue, spec
+from core.builders import Queue, gpu, spec
 from core.histories import specs
 from core.test_forecast import run
 from runners.api import Code, JobState
 from runnersd import lifecycle
 from runnersd.forecast import Forecaster, advice, can_be_advised, effects, forecast
-from runnersd.model import Booking, Drain, Job, Pipeline
+from runnersd.model import Booking, Drain, Inventory, Job, Pipeline
 from runnersd.planner import World, plan
 
 
@@ -72,6 +72,13 @@ def test_fewer_cards_or_one_more_would_do() -> None:
     [four] = queue.add(spec("four", num_gpus=4, time_limit=600.0))
     assert helps(queue.world(5), four) == {"num_gpus": 3}
     assert helps(queue.world(6, drained={"GPU-5": Drain("fan")}), four) == {"num_gpus": 3, "undrain": 5}
+
+
+def test_an_older_card_would_do() -> None:
+    queue, _ = busy(1000.0)
+    [able] = queue.add(spec("able", num_gpus=1, gpu_capability="9.0"))
+    older = Inventory((gpu(0), gpu(1, compute_capability="8.0")))
+    assert helps(queue.world(older), able) == {"gpu_capability": None}
 
 
 def test_nothing_untrue_is_said() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from runners.errors import NoSuchCard
 from runners.spec import JobSpec
-from runnersd.inventory import CardState, card_state, find_gpu, foreign_processes, matches_model
+from runnersd.inventory import CardState, card_state, find_gpu, foreign_processes, matches_capability, matches_model
 from runnersd.model import CardOwner, ForeignPolicy, Gpu, GpuProcess, Inventory, Job, Pipeline, Submitter
 
 GIB = 1 << 30
@@ -121,3 +121,19 @@ def test_a_machine_without_cards_says_so() -> None:
 )
 def test_a_model_is_a_glob_on_the_whole_name(pattern: str, matches: bool) -> None:
     assert matches_model(Gpu("GPU-a", 0, name="NVIDIA H100 80GB HBM3"), pattern) is matches
+
+
+@pytest.mark.parametrize(
+    ("has", "least", "matches"),
+    [
+        ("9.0", "9.0", True),
+        ("9.0", "8.9", True),
+        ("8.9", "9.0", False),
+        ("10.0", "9.0", True),
+        ("9.0", "10.0", False),
+        ("8.10", "8.9", True),
+        (None, "1.0", False),
+    ],
+)
+def test_a_compute_capability_is_compared_as_numbers(has: str | None, least: str, matches: bool) -> None:
+    assert matches_capability(Gpu("GPU-a", 0, compute_capability=has), least) is matches

@@ -49,7 +49,7 @@ def test_the_least_there_is() -> None:
 def test_all_there_is() -> None:
     keys = {
         "name": "sub.train[lr=0.1]", "command": ["python", "train.py", ""], "run_in": "container", "image": "lab/torch", "num_gpus": 2,
-        "gpu_memory": "20GiB", "gpu_shared": True, "gpu_model": "*A100*", "gpus": [0, "GPU-1f"], "cpus": 1.5, "memory": 1024,
+        "gpu_memory": "20GiB", "gpu_shared": True, "gpu_model": "*A100*", "gpu_capability": "8.0", "gpus": [0, "GPU-1f"], "cpus": 1.5, "memory": 1024,
         "shm_size": "1GB", "num_workers": 0, "time_limit": "12h", "grace": "1m", "retries": 3, "retry_delay": 1, "blocking": True,
         "needs": [], "allow_failure": True, "priority": -100, "env": {"A": "", "B": "b"}, "workdir": "sub", "mounts": ["/a:/b", "/c:/d:ro"], "ports": [8888, "6007:6006"],
         "begin": "+2h", "experiment": "e.yml", "preemptible": True, "notify": "me@lab", "comet_offline": True,
@@ -59,7 +59,7 @@ def test_all_there_is() -> None:
         keys, name="a name", num_jobs=3, env={"PATH": "/bin"}, umask=0o077, after=[7, "p2", 7], hold=True, items=["sub"], priority=5,
     )  # fmt: skip
     assert found.pipeline.jobs[0] == JobSpec(
-        "sub.train[lr=0.1]", ("python", "train.py", ""), "container", "lab/torch", 2, 20 << 30, True, "*A100*", ("0", "GPU-1f"), 1.5,
+        "sub.train[lr=0.1]", ("python", "train.py", ""), "container", "lab/torch", 2, 20 << 30, True, "*A100*", "8.0", ("0", "GPU-1f"), 1.5,
         1024, 10**9, 0, 43200.0, 60.0, 3, 1.0, True, (), True, 5, {"A": "", "B": "b"}, "sub", ("/a:/b", "/c:/d:ro"), ("8888:8888", "6007:6006"),
         NOW + 7200,
         "e.yml", True, Notify("me@lab"), True,
@@ -100,10 +100,27 @@ def test_a_script_is_a_module_or_a_file(script: str, config: Any, command: tuple
         ({"gpus": [0, 1, 2]}, "num_gpus", 3),
         ({"gpus": []}, "num_gpus", 0),
         ({"cpus": 4}, "cpus", 4.0),
+        ({"gpu_capability": "9.0"}, "gpu_capability", "9.0"),
+        ({"gpu_capability": "12"}, "gpu_capability", "12.0"),
+        ({"gpu_capability": 8.0}, "gpu_capability", "8.0"),
+        ({"gpu_capability": 8}, "gpu_capability", "8.0"),
+        ({"gpu_capability": 8.10}, "gpu_capability", "8.1"),
+        ({"gpu_capability": "8.10"}, "gpu_capability", "8.10"),
+        ({"gpu_capability": None}, "gpu_capability", None),
     ],
 )
 def test_values_become_what_the_spec_keeps(keys: dict[str, Any], field: str, value: Any) -> None:
     assert getattr(job(**keys), field) == value
+
+
+@pytest.mark.parametrize(
+    "asked",
+    ["", "sm_90", "9.x", "9.", ".9", "9.0.1", "0.9", "09.0", "9.00", "-8.0", "900.0", "9.0 ", "٩.0", 0, -8, 1e40, math.nan,
+     math.inf, True, [9, 0], {"major": 9}],
+)  # fmt: skip
+def test_what_is_no_compute_capability_is_refused(asked: Any) -> None:
+    (message,) = mistakes_of({"command": "true", "gpu_capability": asked})
+    assert message.startswith("jobs[0].gpu_capability: expected a CUDA compute capability such as 8.0 or 9.0, found")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def test_a_wide_job_of_some_hours_keeps_cards_that_are_free_within_the_hour(limi
         ({"num_gpus": 2, "gpus": ("0", "1")}, "cards 0, 1"),
         ({"num_gpus": 2, "gpus": ("0", "1", "2")}, "2 cards of 0, 1, 2"),
         ({"num_gpus": 2, "gpu_model": "*H100*"}, "2 cards like *H100*"),
+        ({"num_gpus": 2, "gpu_capability": "8.0"}, "2 cards of compute capability 8.0 or more"),
+        ({"gpu_model": "*H*", "gpu_capability": "9.0"}, "1 card like *H* of compute capability 9.0 or more"),
     ],
 )
 def test_a_reason_names_the_cards_that_were_asked_for(asked: dict[str, Any], words: str) -> None:
@@ -122,6 +124,20 @@ def test_a_reason_names_the_cards_that_were_asked_for(asked: dict[str, Any], wor
     run_plan(queue, world)
     (id,) = queue.add(spec("more", **{"num_gpus": 1, **asked}))
     assert why(queue, id, world, run_plan(queue, world)).text.startswith(f"needs {words}: 0 free, 1 held by ")
+
+
+def test_a_job_gets_only_cards_of_its_compute_capability_and_the_next_one_the_others() -> None:
+    queue = Queue()
+    first, second, small = queue.add(
+        *(spec(name, num_gpus=1, gpu_capability="9.0") for name in ("first", "second")), spec("small", num_gpus=1)
+    )
+    kinds = ("8.6", "10.0", None)
+    world = queue.world(Inventory(tuple(gpu(at, compute_capability=kind) for at, kind in enumerate(kinds))))
+    made = run_plan(queue, world)
+    assert starts(made) == {first: ("GPU-1",), small: ("GPU-0",)}
+    assert why(queue, second, world, made).text.startswith(
+        "needs 1 card of compute capability 9.0 or more: 0 free, 1 held by "
+    )
 
 
 def test_later_jobs_flow_round_a_job_that_waits_for_particular_cards() -> None:

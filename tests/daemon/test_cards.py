@@ -50,3 +50,21 @@ def test_two_daemons_on_the_same_cards_never_share_one(tmp_path: Path, fake_nvml
             one.wait(held)
             one.kill()
             assert two.wait(waits)[0]["state"] == "succeeded", "the cards of a dead daemon without jobs are free"
+
+
+def test_a_job_runs_on_a_card_of_its_compute_capability(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:
+    driver = fake_nvml(2)
+    driver.cards[0].capability, driver.cards[1].capability = "8.6", "10.0"
+    driver.write()
+    asked = ("run", "--gpus", "1", "--gpu-capability")
+    with Daemon(tmp_path / "d", env=driver.environment({})) as daemon:
+        for least, card in (("9.0", 1), ("8", 0)):
+            done = daemon.run(*asked, least, "--", "sh", "-c", "echo $CUDA_VISIBLE_DEVICES")
+            assert (done.returncode, done.stdout.decode()) == (0, f"{driver.cards[card].uuid}\n")
+        refused = daemon.run(*asked, "10.1", "true")
+        assert refused.returncode == 125
+        assert b"of compute capability 10.1 or more; this machine has none such" in refused.stderr
+        (waits,) = daemon.submit({"name": "a", "command": "true", "num_gpus": 1, "gpu_capability": 9.0}, hold=True)
+        assert daemon.run("update", str(waits), "gpu_capability=new").returncode == 2
+        assert daemon.run("update", str(waits), "gpu_capability=8.10").returncode == 0
+        assert daemon.job(waits)["spec"]["gpu_capability"] == "8.10"

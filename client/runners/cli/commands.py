@@ -75,6 +75,7 @@ COMMANDS = (
         options=[
             Option("-g --gpus", "cards", "N", "number"),
             Option("--gpu-memory", "what each card must have free (20GiB)", "SIZE"),
+            Option("--gpu-capability", "cards of at least this compute capability (8.0)", "X.Y"),
             Option("--image", "run in a container of this image", "IMAGE"),
             Option("--cpus", "processor cores", "N"),
             Option("-t --time-limit", "stop it after this long (90s, 30m, 12h, 1:30:00)", "TIME"),

@@ -37,6 +37,7 @@ def _submission(words: Words) -> dict[str, object]:
     job: dict[str, object] = {"command": words.all("CMD")}
     for option, key in (
         ("gpu-memory", "gpu_memory"),
+        ("gpu-capability", "gpu_capability"),
         ("image", "image"),
         ("time-limit", "time_limit"),
         ("name", "name"),

@@ -25,6 +25,7 @@ MAX_PORTS = 32  #: of one container
 
 _FULL_NAME = re.compile(r"([A-Za-z0-9._-]+)(\[.*\])?", re.ASCII | re.DOTALL)
 _GPU = re.compile(r"0|[1-9][0-9]{0,3}|(GPU|MIG)-[0-9A-Za-z/_-]{1,80}", re.ASCII)
+_CAPABILITY = re.compile(r"([1-9][0-9]?)(?:\.(0|[1-9][0-9]?))?", re.ASCII)
 _PORT = re.compile(r"([1-9][0-9]{0,4})(?::([1-9][0-9]{0,4}))?", re.ASCII)
 _ENV_KEY = re.compile(r"[^=\s]+")
 _NOT_TEXT = re.compile(r"[\x00\ud800-\udfff]")
@@ -70,6 +71,15 @@ def number_of_cpus(value: Any, check: Check, path: Path) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 100_000:
         return float(value)
     return check.expected(path, "a number of CPUs above 0, such as 4 or 0.5", value)
+
+
+def capability(value: Any, check: Check, path: Path) -> Any:
+    """A CUDA compute capability as `major.minor`. A number is what it prints as: 8 is 8.0, and 8.10 is 8.1."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    match = _CAPABILITY.fullmatch(str(value)) if number or isinstance(value, str) else None
+    if match is None:
+        return check.expected(path, "a CUDA compute capability such as 8.0 or 9.0", value)
+    return f"{match[1]}.{match[2] or 0}"
 
 
 def flag(value: Any, check: Check, path: Path) -> Any:

@@ -50,6 +50,7 @@ JOB_KEYS: Final[Mapping[str, Key]] = {
     "gpu_memory": Key(fields.size),
     "gpu_shared": Key(fields.flag, nullable=False),
     "gpu_model": Key(fields.text("a glob on a card's name", 256), as_written=True),
+    "gpu_capability": Key(fields.capability, as_written=True),
     "gpus": Key(fields.gpus, as_written=True),
     "cpus": Key(fields.number_of_cpus),
     "memory": Key(fields.size),

@@ -84,6 +84,9 @@ def _with_other_cards(job: Job, world: Callable[[], World], now: Callable[[], fl
     if spec.gpu_model is not None and _would_start(job, world(), now(), gpu_model=None):
         yield Advice("gpu_model", None, f"on {cards_text(spec.num_gpus)} of any model")
     yield None
+    if spec.gpu_capability is not None and _would_start(job, world(), now(), gpu_capability=None):
+        yield Advice("gpu_capability", None, f"on {cards_text(spec.num_gpus)} of any compute capability")
+    yield None
     if spec.gpus:
         return
     for number in _fewer(spec.num_gpus):

@@ -22,6 +22,12 @@ def kind_of(spec: JobSpec) -> Kind:
         parts.append(f"in {spec.image}")
     if spec.num_gpus:
         parts.append(f"{spec.num_gpus} cards" + (" shared" if spec.gpu_shared else ""))
-    asked = (("model", spec.gpu_model), ("gpu_memory", spec.gpu_memory), ("cpus", spec.cpus), ("memory", spec.memory))
+    asked = (
+        ("model", spec.gpu_model),
+        ("capability", spec.gpu_capability),
+        ("gpu_memory", spec.gpu_memory),
+        ("cpus", spec.cpus),
+        ("memory", spec.memory),
+    )
     parts += [f"{name} {value}" for name, value in asked if value is not None]
     return "; ".join(parts)

@@ -18,14 +18,20 @@ def cards_text(count: int) -> str:
     return "1 card" if count == 1 else f"{count} cards"
 
 
+def capability_text(spec: JobSpec) -> str:
+    """What a job asks of its cards' compute capability, in words that follow the cards; none if it asks nothing."""
+    return "" if spec.gpu_capability is None else f" of compute capability {spec.gpu_capability} or more"
+
+
 def wanted_text(spec: JobSpec) -> str:
-    """The cards that a job asks for, in words: those it names, or so many, of a model where it says which."""
+    """The cards that a job asks for, in words: those it names, or so many, of which kind where it says that."""
     count, named = spec.num_gpus, ", ".join(spec.gpus)
     if named and len(spec.gpus) == count:
         return f"card {named}" if count == 1 else f"cards {named}"
     if named:
         return f"{cards_text(count)} of {named}"
-    return cards_text(count) if spec.gpu_model is None else f"{cards_text(count)} like {spec.gpu_model}"
+    like = "" if spec.gpu_model is None else f" like {spec.gpu_model}"
+    return f"{cards_text(count)}{like}{capability_text(spec)}"
 
 
 def clock_text(at: float, now: float) -> str:

@@ -60,6 +60,7 @@ _WORDS: Schema = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"typ
 _WRITTEN: Mapping[str, Schema] = {
     **dict.fromkeys(("gpu_memory", "memory", "shm_size", "time_limit", "grace", "retry_delay", "begin"), _QUANTITY),
     **dict.fromkeys(("command", "script", "config"), _WORDS),
+    "gpu_capability": {"type": ["string", "number", "null"]},
     "gpus": {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "integer"}, {"type": "null"}]},
     "notify": {"type": ["string", "object", "null"]},
     "ports": {"anyOf": [{"type": "array"}, {"type": "string"}, {"type": "integer"}, {"type": "null"}]},

@@ -13,7 +13,7 @@ T = TypeVar("T", bound=Hashable)
 #: Past this many it starts afresh, so that it cannot grow for ever; values in use stay where they are.
 _MOST = 20_000
 #: A job's keys whose values tend to be alike, and are worth a look.
-_ALIKE = ("image", "gpu_model", "workdir", "experiment", "notify", "gpus", "mounts", "needs")
+_ALIKE = ("image", "gpu_model", "gpu_capability", "workdir", "experiment", "notify", "gpus", "mounts", "needs")
 
 
 class Shared:
