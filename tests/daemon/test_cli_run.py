@@ -95,6 +95,8 @@ def test_output_comes_while_it_runs(begin: Callable[..., subprocess.Popen[bytes]
         (["--time-limit", "soon"], b"time_limit"),
         (["--cpus", "many"], b"cpus"),
         (["--gpu-memory", "lots", "--gpus", "1"], b"gpu_memory"),
+        (["--gpu-memory", "1GiB"], b"asks for 1 card"),
+        (["--gpu-capability", "8.0"], b"asks for 1 card"),
         (["--gpu-capability", "sm_90", "--gpus", "1"], b"gpu_capability"),
         (["--name", "not a name"], b"name"),
         (["--socket", "/nowhere/s"], b"runners-client up"),

@@ -46,6 +46,8 @@ def _submission(words: Words) -> dict[str, object]:
             job[key] = words.text(option)
     if words.has("gpus"):
         job["num_gpus"] = words.number("gpus")
+    elif words.has("gpu-memory") or words.has("gpu-capability"):
+        job["num_gpus"] = 1  # who says what a card must be like wants one
     if words.has("cpus"):
         job["cpus"] = _cpus(words.text("cpus") or "")
     if words.has("image"):
