@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fake_nvml import FakeDriver
 from harness.daemon import Daemon, eventually
@@ -69,6 +73,37 @@ def test_jobs_make_way_and_are_run_again(tmp_path: Path, fake_nvml: Callable[[in
         first = daemon.job(one)["attempts"][0]
         assert (first["state"], first["reason"]["code"]) == ("failed", "preempted")
         (folder / "go").touch()
+
+
+def test_a_start_is_expected_when_the_job_before_it_may_be_preempted(
+    tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]
+) -> None:
+    driver = fake_nvml(1)
+    config = {"gpus": {"poll": 0.05}, "scheduling": {"preemption": True, "min_run": 1800}}
+    with Daemon(tmp_path / "d", env=driver.environment({}), config=config) as daemon:
+        (one,) = daemon.submit(low("one", time_limit="10h"))
+        eventually("it runs", lambda: daemon.job(one)["state"] == "running")
+        (two,) = daemon.submit({"name": "two", "command": ["true"], "num_gpus": 1, "priority": 5, "time_limit": "1h"})
+        eventually("it is foretold", lambda: daemon.job(two)["expected_start"])
+        from_ = daemon.job(one)["started_at"] + 1800
+        job = daemon.job(two)
+        assert job["expected_start"] == pytest.approx(from_ + 60, abs=1)
+        earliest, latest = job["expected_start_range"]
+        assert earliest <= from_ and from_ + 60 <= latest
+        clock = time.strftime("%H:%M", time.localtime(from_))
+        assert f"; may preempt {one} (" in job["reason"]["text"]
+        assert clock in job["reason"]["text"].partition("may preempt")[2]
+        listed = next(job for job in json.loads(daemon.run("status", "--json").stdout)["jobs"] if job["id"] == two)
+        assert listed["reason"] == job["reason"]
+        tried = daemon.run("submit", "--dry-run", str(_like_it(tmp_path))).stdout.decode()
+        assert f"; may preempt {one} (" in tried
+        (tmp_path / "d" / "go").touch()
+
+
+def _like_it(folder: Path) -> Path:
+    file = folder / "like.yml"
+    file.write_text("jobs: [{command: 'true', num_gpus: 1, priority: 9, time_limit: 1h}]\n")
+    return file
 
 
 def test_without_a_word_in_the_configuration_nobody_makes_way(

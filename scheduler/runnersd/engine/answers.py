@@ -86,9 +86,10 @@ class Answers:
         expected = (await finished(forecaster)).expected
 
         def foreseen(job: Job) -> Foreseen:
-            gpus = starts.get(job.id)
+            gpus, start = starts.get(job.id), expected.get(job.id)
             if gpus is None:
-                return Foreseen(job.spec.name, None, _in_names(reasons[job.id], names), expected.get(job.id))
+                why = _in_names(reasons[job.id], names)
+                return Foreseen(job.spec.name, None, why if start is None else start.told(why, now), start)
             reason = Reason(Code.STARTING_SOON, "nothing is in its way")
             return Foreseen(job.spec.name, gpus, reason, Expectation(now, now, now, gpus))
 

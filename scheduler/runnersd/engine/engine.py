@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runners.api import AttemptView, GpuView, JobView
+from runners.api import AttemptView, GpuView, JobState, JobView
 from runners.errors import IllegalTransition, NotFound, Unavailable
 from runners.spec import Submission
 from runnersd.config import Config, ScriptConfig
@@ -152,7 +152,13 @@ class Engine:
         """Status objects of many jobs, made of one look at the world."""
         world, now = self._loop.world(), self.clock()
         expected = {} if forecast is None else forecast.expected
-        return [job_view(job, explain(job, world, self._loop.plan, now), expected.get(job.id)) for job in jobs]
+        found = []
+        for job in jobs:
+            reason, start = explain(job, world, self._loop.plan, now), expected.get(job.id)
+            if start is not None and job.state is JobState.QUEUED:
+                reason = start.told(reason, now)
+            found.append(job_view(job, reason, start))
+        return found
 
     async def attempts(self, job: Job) -> list[AttemptView]:
         """The job's attempts, first to last, each with what it did up to now."""

@@ -11,8 +11,8 @@ from runnersd.planner import Plan, World
 
 #: A forecast is good for so many times as long as it took to make, if the queue has changed meanwhile.
 _WORTH = 20.0
-#: Steps made before the loop gets its turn.
-_SLICE = 40
+#: The loop gets its turn after so many seconds: a step takes longer where many jobs may have to make way.
+_SLICE = 0.01
 
 
 class Foretelling:
@@ -58,9 +58,10 @@ async def finished(forecaster: Forecaster) -> Forecast:
 async def _timed(forecaster: Forecaster) -> tuple[Forecast, float]:
     """What comes of it, and the seconds of work that it took."""
     took, since = 0.0, time.perf_counter()
-    for number, _ in enumerate(forecaster.steps(), 1):
-        if number % _SLICE == 0:
-            took += time.perf_counter() - since
+    for _ in forecaster.steps():
+        spent = time.perf_counter() - since
+        if spent >= _SLICE:
+            took += spent
             await asyncio.sleep(0)
             since = time.perf_counter()
     made = forecaster.result()

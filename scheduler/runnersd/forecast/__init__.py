@@ -7,6 +7,7 @@ one: the first hundred jobs that could start are foretold, and what is behind th
 outlooks.py      how long jobs run in each of the three
 queue.py         a copy of the head of the queue
 playing.py       one play of it
+making_way.py    who makes way for whom in a play
 expectations.py  the forecast: what the three plays say together
 effects.py       what a change does to others
 advice.py        what would let a job start now

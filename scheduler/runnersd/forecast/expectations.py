@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from runners.api import Code
+from runnersd.forecast.making_way import Preempted
 from runnersd.forecast.outlooks import LATER, LIKELY, SOONER
 from runnersd.forecast.playing import Play
 from runnersd.forecast.queue import queue_of
-from runnersd.model import GpuId, JobId
+from runnersd.model import GpuId, JobId, Reason
+from runnersd.planner.preemption import may_preempt
 from runnersd.planner.walk import Walk
 from runnersd.planner.world import World
 
@@ -23,13 +26,21 @@ _SOONER = 0.9
 class Expectation:
     """When a job is expected to start (Unix seconds). ``likely`` and ``latest`` are None where nobody can say.
 
-    It starts from ``earliest`` to ``latest`` in about 80 cases of 100. ``gpus`` are the cards it would have then.
+    It starts from ``earliest`` to ``latest`` in about 80 cases of 100. ``gpus`` are the cards it would have then, and
+    ``preempts`` says who has to make way for that.
     """
 
     likely: float | None
     earliest: float
     latest: float | None
     gpus: tuple[GpuId, ...] = ()
+    preempts: Preempted | None = None
+
+    def told(self, reason: Reason, now: float) -> Reason:
+        """Why it waits, with whom it may preempt later on."""
+        if self.preempts is None or self.preempts.at <= now or reason.code is Code.STARTING_SOON:
+            return reason
+        return replace(reason, text=f"{reason.text}; {may_preempt(self.preempts.jobs, self.preempts.at, now)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +78,17 @@ class Forecaster:
             return Forecast(self._now)
         likely, sooner, later = self._plays
         known = [id for id, start in likely.starts.items() if start < math.inf]
-        expected = {
-            id: self._expected(id, likely.starts[id], sooner.starts[id], later.starts[id], likely.cards[id])
-            for id in known
-        }
+        expected = {id: self._expected(id, likely, sooner.starts[id], later.starts[id]) for id in known}
         return Forecast(self._now, expected, sorted(known, key=likely.starts.__getitem__))
 
-    def _expected(self, id: JobId, likely: float, sooner: float, later: float, gpus: tuple[GpuId, ...]) -> Expectation:
+    def _expected(self, id: JobId, play: Play, sooner: float, later: float) -> Expectation:
+        likely, gpus, preempts = play.starts[id], play.cards[id], play.preempts.get(id)
         earliest = self._now + _SOONER * (min(sooner, likely) - self._now)
         earliest = max(earliest, self._not_before.get(id, earliest))
         if later == math.inf:  # somebody is in the way of whom nobody knows when they will be done
-            return Expectation(None, earliest, None, gpus)
+            return Expectation(None, earliest, None, gpus, preempts)
         latest = max(later, likely)
-        return Expectation(likely, earliest, latest + _PASSED * (latest - self._now) + _SLACK, gpus)
+        return Expectation(likely, earliest, latest + _PASSED * (latest - self._now) + _SLACK, gpus, preempts)
 
 
 def forecast(world: World, now: float) -> Forecast:

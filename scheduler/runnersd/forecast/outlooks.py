@@ -18,11 +18,13 @@ class Outlook:
 
     ``unknown`` is how long a job runs of which nothing is known. Without a ``share`` it is as the planner expects.
     Whoever ``passes`` goes before what is kept for others if that is over by then; else only if the planner lets them.
+    Who makes way for others does so at once if all are ``prompt``, else at the end of their grace.
     """
 
     share: float | None
     unknown: float = 0.0
     passes: bool = False
+    prompt: bool = False
 
     def end(self, job: Job, world: World, now: float) -> float:
         """When a live job ends."""
@@ -57,5 +59,5 @@ class Outlook:
 #: As the planner expects, and with nearly all jobs shorter or longer than that. What runs now matters most, and
 #: durations are far apart where people give no limits: `tests/benchmarks/replay.py` says how often a range was right.
 LIKELY = Outlook(None)
-SOONER = Outlook(0.05, passes=True)
+SOONER = Outlook(0.05, passes=True, prompt=True)
 LATER = Outlook(0.95, math.inf)

@@ -58,6 +58,7 @@ class Card:
         self.cleared = False  #: whether it is thought of as left by those who were on it when it was seen
         self.owed = math.inf  #: from when on it is owed to somebody for whom nothing is kept yet (Unix seconds)
         self.surely = -math.inf  #: when its holders have left it even if they need all of their limits
+        self.holders: dict[JobId, float] = {}  #: when each of ours that had it when it was seen has surely left it
 
     def open_to(self, spec: JobSpec) -> bool:
         """Whether the job could have it if none of ours did."""
@@ -145,7 +146,8 @@ class Cards:
             card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()), vacant=vacant)
             self.cards[gpu.uuid] = card
             for id, job in holders.items():
-                card.surely = max(card.surely, ends[id], time_limit_of(job) or ends[id])
+                card.holders[id] = max(ends[id], time_limit_of(job) or ends[id])
+                card.surely = max(card.surely, card.holders[id])
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 
     def able(self, job: Job, shape: Shape) -> list[Card] | Reason:
@@ -266,6 +268,13 @@ class Cards:
         for uuid, card in self.cards.items():
             card.cleared = uuid in gpus
         self._rooms.clear()
+
+    def leaves(self, id: JobId, gpus: Sequence[GpuId], surely: float) -> None:
+        """A job that had these cards when they were seen has surely left them then. Nobody was given them since."""
+        for uuid in gpus:
+            card = self.cards[uuid]
+            card.holders[id] = surely
+            card.surely = max(card.holders.values())
 
     def owe(self, gpus: Sequence[GpuId], at: float) -> None:
         """These cards are owed to somebody from then on."""

@@ -6,14 +6,14 @@ free is kept for the job that it was freed for, from the stop until its start.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from runners.api import Code, JobState
 from runnersd.lines import Shape
 from runnersd.model import Job, JobId, Reason
 from runnersd.planner.lengths import Passing
 from runnersd.planner.space import Space
-from runnersd.planner.words import user_of
+from runnersd.planner.words import clock_text, user_of
 from runnersd.planner.world import World
 
 #: Seconds past a stopped job's grace after which nobody counts on its end.
@@ -35,11 +35,9 @@ class Preemption:
         self._candidates: list[Job] = []
         self.later: float | None = None  #: when the next job may be preempted (Unix seconds)
         if world.min_run is not None:
-            able = [job for job in live if _may_be_preempted(job) and job.id not in ending]
-            times = [(job.started_at or now) + world.min_run for job in able]
-            self.later = min((time for time in times if time > now), default=None)
-            self._candidates = [job for job, time in zip(able, times, strict=True) if time <= now]
-            self._candidates.sort(key=_first_to_go)
+            able = [(job, from_) for job, from_ in may_be_preempted(world) if job.id not in ending]
+            self.later = min((from_ for _, from_ in able if from_ > now), default=None)
+            self._candidates = [job for job, from_ in able if from_ <= now]
 
     def claimants(self, world: World) -> list[JobId]:
         """Waiting jobs for which others have made way or do so, in the order in which that began."""
@@ -57,13 +55,9 @@ class Preemption:
         candidates = [one for one in self._candidates if one.spec.priority < job.spec.priority]
         if not candidates or job.id in self.made_way:
             return []
-        if self.fits(job, shape, way, self._leaving):
-            return []  # what ends anyway is enough
-        if not self.fits(job, shape, way, [*self._leaving, *candidates]):
+        chosen = fewest(candidates, lambda gone: self.fits(job, shape, way, [*self._leaving, *gone]))
+        if not chosen:
             return []
-        most_useful = sorted(candidates, key=lambda one: -len(one.gpus))
-        ways = [self._enough(job, shape, way, order) for order in (candidates, most_useful)]
-        chosen = self._better(job, shape, way, min(ways, key=len), candidates)
         self._candidates = [one for one in self._candidates if one not in chosen]
         self._leaving += chosen
         self._ending += chosen
@@ -76,32 +70,57 @@ class Preemption:
             fit = self._space.fit(job, shape, way.heeds)
         return fit.never is None and fit.lasts(way.seconds)
 
-    def _enough(self, job: Job, shape: Shape, way: Passing, order: Sequence[Job]) -> list[Job]:
-        """The first of them that make room together, without those that are not needed for it."""
-        chosen: list[Job] = []
-        for one in order:
-            chosen.append(one)
-            if self.fits(job, shape, way, [*self._leaving, *chosen]):
-                break
-        for one in sorted(chosen, key=_first_to_go, reverse=True):
-            rest = [other for other in chosen if other is not one]
-            if self.fits(job, shape, way, [*self._leaving, *rest]):
-                chosen = rest
-        return chosen
 
-    def _better(self, job: Job, shape: Shape, way: Passing, chosen: list[Job], candidates: Sequence[Job]) -> list[Job]:
-        """As many as were chosen, each as far down among the candidates as makes room too."""
-        for one in sorted(chosen, key=_first_to_go, reverse=True):
-            for other in candidates:
-                if other is one:
-                    break
-                if other in chosen:
-                    continue
-                instead = [other if kept is one else kept for kept in chosen]
-                if self.fits(job, shape, way, [*self._leaving, *instead]):
-                    chosen = instead
-                    break
-        return chosen
+def may_be_preempted(world: World) -> list[tuple[Job, float]]:
+    """The running jobs that may be preempted, each with the time from which on it may (Unix seconds): those first that
+    are to go first."""
+    if world.min_run is None:
+        return []
+    able = [
+        (job, job.started_at + world.min_run)
+        for job in world.snapshot.live.values()
+        if job.spec.preemptible and job.state is JobState.RUNNING and job.started_at is not None
+    ]
+    return sorted(able, key=lambda one: _first_to_go(one[0]))
+
+
+def fewest(candidates: Sequence[Job], fits: Callable[[Sequence[Job]], bool]) -> list[Job]:
+    """Who of the candidates, which are as :func:`may_be_preempted` has them, is to be stopped so that something
+    ``fits``; nobody if it does so anyway, or if that would not help."""
+    if fits([]) or not fits(candidates):
+        return []
+    most_useful = sorted(candidates, key=lambda one: -len(one.gpus))
+    ways = [_enough(order, fits) for order in (candidates, most_useful)]
+    return _better(min(ways, key=len), candidates, fits)
+
+
+def _enough(order: Sequence[Job], fits: Callable[[Sequence[Job]], bool]) -> list[Job]:
+    """The first of them that make room together, without those that are not needed for it."""
+    chosen: list[Job] = []
+    for one in order:
+        chosen.append(one)
+        if fits(chosen):
+            break
+    for one in sorted(chosen, key=_first_to_go, reverse=True):
+        rest = [other for other in chosen if other is not one]
+        if fits(rest):
+            chosen = rest
+    return chosen
+
+
+def _better(chosen: list[Job], candidates: Sequence[Job], fits: Callable[[Sequence[Job]], bool]) -> list[Job]:
+    """As many as were chosen, each as far down among the candidates as makes room too."""
+    for one in sorted(chosen, key=_first_to_go, reverse=True):
+        for other in candidates:
+            if other is one:
+                break
+            if other in chosen:
+                continue
+            instead = [other if kept is one else kept for kept in chosen]
+            if fits(instead):
+                chosen = instead
+                break
+    return chosen
 
 
 def making_way(job: Job) -> Reason:
@@ -114,13 +133,17 @@ def waiting_for(leaving: Sequence[Job]) -> Reason:
     """Why a job does not start yet that others make way for."""
     if not leaving:
         return Reason(Code.STARTING_SOON, "others made way for it; starts when their cards are seen to be free")
-    named = ", ".join(f"{one.id} ({user_of(one)})" for one in leaving[:3]) + (", ..." if len(leaving) > 3 else "")
     jobs, have = ("job", "has") if len(leaving) == 1 else ("jobs", "have")
-    return Reason(Code.STARTING_SOON, f"room is made for it: starts when {jobs} {named} {have} ended")
+    return Reason(Code.STARTING_SOON, f"room is made for it: starts when {jobs} {_named(leaving)} {have} ended")
 
 
-def _may_be_preempted(job: Job) -> bool:
-    return job.spec.preemptible and job.state is JobState.RUNNING and job.started_at is not None
+def may_preempt(jobs: Sequence[Job], at: float, now: float) -> str:
+    """Whom a job that waits may have stopped, and from when on (Unix seconds), in words."""
+    return f"may preempt {_named(jobs)} from {clock_text(at, now)}"
+
+
+def _named(jobs: Sequence[Job]) -> str:
+    return ", ".join(f"{one.id} ({user_of(one)})" for one in jobs[:3]) + (", ..." if len(jobs) > 3 else "")
 
 
 def _first_to_go(job: Job) -> tuple[int, float, int]:

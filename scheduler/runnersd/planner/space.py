@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from runnersd.planner.cards import Asker, Cards, Standing
 from runnersd.planner.decisions import Reservation
 from runnersd.planner.lengths import clear_of_bookings, expected_ends
 from runnersd.planner.room import Room
+from runnersd.planner.stops import time_limit_of
 from runnersd.planner.world import World
 
 #: Who asks where nothing is booked.
@@ -113,6 +114,30 @@ class Space:
             yield
         finally:
             self._hold(gone)
+
+    @contextmanager
+    def if_ended(self, jobs: Sequence[Job], at: Mapping[JobId, float]) -> Iterator[None]:
+        """Meanwhile these live jobs end then (Unix seconds), and not when they are expected to."""
+        before = [(job, self.ends[job.id]) for job in jobs]
+        for job in jobs:
+            self.end_at(job, at[job.id])
+        try:
+            yield
+        finally:
+            for job, end in before:
+                self.end_at(job, end, max(end, time_limit_of(job) or end))
+
+    def end_at(self, job: Job, at: float, surely: float | None = None) -> None:
+        """The live job ends then (Unix seconds), and not when it was expected to; ``surely`` if that is later."""
+        least, usable = math.nextafter(self._now, math.inf), self._usable(job)
+        before, after = max(self.ends[job.id], least), max(at, least)
+        self.room.give_back(job.spec, self._now, before)
+        self.room.take(job.spec, self._now, after)
+        self.cards.give_back(job.spec, usable, self._now, before)
+        self.cards.take(job.spec, usable, self._now, after)
+        self.cards.leaves(job.id, usable, at if surely is None else surely)
+        self.ends[job.id] = at
+        self._fits.clear()
 
     def lift(self, made: Reservation) -> None:
         """Keep nothing for the job any more."""
