@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from core.builders import spec
+from core.builders import ANN, spec
 from core.test_forecast import likely
 from core.test_planner import finish
 from core.test_preemption import BOB, MIN_RUN, NOW, Machine, high, low, stopped
@@ -15,6 +15,7 @@ from runners.api import Code, JobState
 from runnersd.config import Quota
 from runnersd.forecast import Forecast, forecast
 from runnersd.model import Job, Reason
+from runnersd.planner.space import Space
 from runnersd.quotas import Quotas
 
 HOUR = 3600.0
@@ -97,6 +98,7 @@ def test_that_is_said_as_long_as_it_is_true() -> None:
         ([{"num_gpus": 2}], {"num_gpus": 2}, FROM + GRACE, 1),
         ([{}, {"preemptible": False}], {"num_gpus": 2, "priority": 1}, NOW + 10 * HOUR, 0),  # all end then
         ([{"time_limit": None}, {"preemptible": False}], {}, FROM + GRACE, 1),
+        ([{"priority": 4, "gpus": ("0",)}, {}], {"priority": 3, "gpus": ("0",)}, NOW + 10 * HOUR, 0),
         ([{"num_gpus": 2}], {"gpu_memory": 8 << 30, "gpu_shared": True}, FROM + GRACE, 1),
     ],
 )
@@ -150,6 +152,35 @@ def test_who_comes_into_line_later_may_preempt_too() -> None:
     (job,) = machine.adds(high(time_limit=HOUR, begin=NOW + 2 * HOUR))
     made = foretold(machine)
     assert (likely(made, job), victims(made, job)) == ([NOW + 2 * HOUR + GRACE], [victim])
+    (later,) = machine.adds(high("later", priority=0, time_limit=HOUR, begin=NOW + 3 * HOUR))
+    assert likely(foretold(machine), later) == [NOW + 13 * HOUR + GRACE], "behind the one that is run again"
+
+
+def test_who_makes_way_leaves_room_under_a_quota_too() -> None:
+    machine = Machine(2, quotas=Quotas(users={"ann": Quota(running=1)}))
+    (victim,) = machine.runs(long(gpus=("0",)), for_=60.0)
+    (job,) = machine.adds(high(time_limit=HOUR, gpus=("0",)))
+    (anns,) = machine.adds(high("anns", priority=3, time_limit=HOUR), user=ANN)
+    made = foretold(machine)
+    assert victims(made, job) == [victim]
+    assert likely(made, job, anns) == [FROM + GRACE, FROM + GRACE]
+
+
+def test_what_is_only_tried_leaves_the_space_as_it_was() -> None:
+    machine = Machine(1)
+    (id,) = machine.runs(long(), for_=60.0)
+    job = machine.queue.snapshot.jobs[id]
+    space = Space(machine.world, machine.now, {id: NOW + HOUR})
+    card = space.cards.cards["GPU-0"]
+
+    def seen() -> tuple[float, bool, bool, float]:
+        before, after = (card.time.taken(NOW + at) > 0 for at in (299.0, 301.0))
+        return card.surely, before, after, space.ends[id]
+
+    before = seen()
+    with space.if_ended([job], {id: NOW + 300.0}):
+        assert seen() == (NOW + 300.0, True, False, NOW + 300.0)
+    assert seen() == before == (NOW + 10 * HOUR, True, True, NOW + HOUR)
 
 
 def test_for_whom_others_make_way_already_nobody_else_does() -> None:

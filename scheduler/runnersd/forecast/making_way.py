@@ -1,7 +1,7 @@
 """Who makes way for whom in one play of the queue, and when: by the planner's own choice, made at a later time.
 
 A job is stopped at the first time at which the one that waits could start if those that may be preempted by then were
-gone.
+gone. That a job for several cards may not have the others kept until then is not played: it may come to wait longer.
 """
 
 from __future__ import annotations
