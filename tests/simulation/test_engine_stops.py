@@ -135,6 +135,69 @@ def test_a_time_limit_ends_a_job_in_time() -> None:
         assert story.attempts(1) == [("timed_out", Code.TIME_LIMIT)]
 
 
+@pytest.mark.parametrize("jumps", [(3600.0,), (-3600.0,), (3600.0, -3600.0), (90.0, 90.0)])
+def test_a_time_limit_is_of_the_jobs_time_and_not_of_the_clock_that_somebody_sets(jumps: tuple[float, ...]) -> None:
+    with told() as story:
+        story.submit([job(time_limit=60)])
+        story.until(runs(story))
+        for jump in jumps:
+            story.pass_time(10.0)
+            story.move_clock(jump)
+        story.pass_time(55.0 - 10.0 * len(jumps))
+        assert story.state(1) == "running"
+        story.pass_time(10.0)
+        assert story.attempts(1) == [("timed_out", Code.TIME_LIMIT)]
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_clock_is_set_at_every_moment_of_a_start(moment: int, jump: float) -> None:
+    with told(moment) as story:
+        story.pass_time(4.0)
+        story.machine.latency = 12
+        story.submit([job(time_limit=60)])
+        story.turns(moment)
+        story.move_clock(jump)
+        story.until(runs(story))
+        story.pass_time(55.0)
+        assert story.state(1) == "running"
+        story.pass_time(10.0)
+        assert story.attempts(1) == [("timed_out", Code.TIME_LIMIT)]
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_start_that_is_told_of_late_is_dated_by_the_clock_that_it_was_under(jump: float) -> None:
+    for late in (False, True):
+        with told() as story:
+            story.machine.delay = 30.0  # so long a launch takes, and the loop turns meanwhile
+            story.submit([job(time_limit=60)])
+            story.pass_time(12.0)
+            if not late:
+                story.move_clock(jump)
+            story.until(lambda: bool(story.machine.running))
+            if late:
+                story.move_clock(jump)
+            story.machine.delay = 0.0
+            story.pass_time(55.0)
+            assert story.state(1) == "running"
+            story.pass_time(10.0)
+            assert story.attempts(1) == [("timed_out", Code.TIME_LIMIT)]
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_job_runs_for_min_run_before_it_makes_way_whatever_the_clock_says(jump: float) -> None:
+    with told(cards=1) as story:
+        story.submit([job(preemptible=True)])
+        story.until(runs(story))
+        story.pass_time(1.0)
+        story.move_clock(jump)
+        story.submit([job("true", name="b", priority=5)])
+        story.pass_time(CONFIG.scheduling.min_run - 1.5)
+        assert story.state(1) == "running"
+        story.pass_time(4.0)
+        assert story.attempts(1)[0] == ("failed", Code.PREEMPTED)
+
+
 def test_a_time_limit_that_passed_while_the_daemon_was_down() -> None:
     with told() as story:
         story.submit([job(time_limit=20, retries=2)])

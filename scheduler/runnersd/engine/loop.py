@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,13 +15,14 @@ from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
+from runnersd.engine.clock_set import ClockSet
 from runnersd.engine.idle import IdleCards
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.measuring import Measuring
 from runnersd.engine.quarantine import Quarantine
 from runnersd.engine.sight import Sight
-from runnersd.model import ForeignPolicy, GpuId, Job
+from runnersd.model import ForeignPolicy, GpuId, Job, JobId
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
 from runnersd.planner.telling import Telling
 from runnersd.store import Store
@@ -65,6 +66,8 @@ class Loop:
         self.plan = Plan()
         self.low_disk: str | None = None
         self.engine_low_disk: str | None = None
+        self._clocks = ClockSet()
+        self._clock_set: Mapping[tuple[JobId, int], float] = {}
         self.last_turn = clock()
         self._woken = asyncio.Event()
         self._card_states: dict[GpuId, str] = {}
@@ -118,6 +121,7 @@ class Loop:
             quotas=self.quotas,
             min_run=self.config.scheduling.min_run if self.config.scheduling.preemption else None,
             claimants=tuple(self.plan.claims),
+            clock_set=self._clock_set,
             interrupted=self.store.interrupted,
             leftovers=self._leftovers.found,
             bookings=self.store.bookings(self.clock()),
@@ -137,6 +141,8 @@ class Loop:
         """One plan, recorded whole. Its effects begin once the records are on disk."""
         now = self.clock()
         self.last_turn = now
+        ticks = asyncio.get_running_loop().time()
+        self._clock_set = self._clocks.see(self.store.snapshot.live.values(), now, ticks)
         self.low_disk = self.sight.low_disk(self.config)
         self.engine_low_disk = self.sight.engine_low_disk(self.config, self.attempts.engine_state.root)
         self.store.snapshot.advance(now)

@@ -89,7 +89,8 @@ def check_limit(job: Job, limit: float | None, world: World, now: float) -> None
     Raises:
         AlreadyTaken: it could run on into somebody else's booking; says whose, and which limit it may have.
     """
-    began = job.started_at if job.started_at is not None else now
+    began = world.began(job)
+    began = now if began is None else began
     before, after = (math.inf if time is None else began + time for time in (job.spec.time_limit, limit))
     if after <= before:
         return
@@ -149,7 +150,7 @@ def _obstacle(gpu: Gpu, wish: Wish, start: float, seconds: float, world: World, 
             times = f"from {clock_text(booking.starts_at, now)} to {clock_text(booking.ends_at, booking.starts_at)}"
             return _Obstacle(f"{whose} booked it {times} (booking {booking.id})", booking.ends_at)
     for job in world.snapshot.holders.get(gpu.uuid, {}).values():
-        limit = time_limit_of(job)
+        limit = time_limit_of(job, world)
         if limit is None and job.spec.time_limit is not None:
             limit = now + job.spec.time_limit  # it is about to start
         if limit is not None and limit > start and job.pipeline.submitter.uid != wish.uid:

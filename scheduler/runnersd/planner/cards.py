@@ -146,7 +146,7 @@ class Cards:
             card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()), vacant=vacant)
             self.cards[gpu.uuid] = card
             for id, job in holders.items():
-                card.holders[id] = max(ends[id], time_limit_of(job) or ends[id])
+                card.holders[id] = max(ends[id], time_limit_of(job, world) or ends[id])
                 card.surely = max(card.surely, card.holders[id])
                 card.time.take(now, max(ends[id], math.nextafter(now, math.inf)), card.amount(job.spec))
 

@@ -77,9 +77,9 @@ def may_be_preempted(world: World) -> list[tuple[Job, float]]:
     if world.min_run is None:
         return []
     able = [
-        (job, job.started_at + world.min_run)
+        (job, began + world.min_run)
         for job in world.snapshot.live.values()
-        if job.spec.preemptible and job.state is JobState.RUNNING and job.started_at is not None
+        if job.spec.preemptible and job.state is JobState.RUNNING and (began := world.began(job)) is not None
     ]
     return sorted(able, key=lambda one: _first_to_go(one[0]))
 

@@ -125,7 +125,7 @@ class Space:
             yield
         finally:
             for job, end in before:
-                self.end_at(job, end, max(end, time_limit_of(job) or end))
+                self.end_at(job, end, max(end, time_limit_of(job, self._world) or end))
 
     def end_at(self, job: Job, at: float, surely: float | None = None) -> None:
         """The live job ends then (Unix seconds), and not when it was expected to; ``surely`` if that is later."""

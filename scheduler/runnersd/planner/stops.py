@@ -11,11 +11,10 @@ from runnersd.planner.world import World
 from runnersd.telemetry.idleness import idle_text
 
 
-def time_limit_of(job: Job) -> float | None:
+def time_limit_of(job: Job, world: World) -> float | None:
     """When a running job must be stopped (Unix seconds), if ever."""
-    if job.spec.time_limit is None or job.started_at is None:
-        return None
-    return job.started_at + job.spec.time_limit
+    began = world.began(job)
+    return None if began is None or job.spec.time_limit is None else began + job.spec.time_limit
 
 
 def stops(world: World, now: float) -> Iterator[Stop]:
@@ -27,7 +26,7 @@ def stops(world: World, now: float) -> Iterator[Stop]:
         if job.state not in (JobState.STARTING, JobState.RUNNING) or (job.id, job.attempt) in world.interrupted:
             continue
         lost = [id for id in job.gpus if (seen[id].lost if id in seen else complete and id not in unlisted)]
-        limit = time_limit_of(job)
+        limit = time_limit_of(job, world)
         if lost:
             yield Stop(job, Reason(Code.GPU_LOST, f"the driver lost card {', '.join(lost)}"))
         elif limit is not None and now >= limit:
@@ -39,6 +38,6 @@ def stops(world: World, now: float) -> Iterator[Stop]:
 def deadlines(world: World, now: float) -> Iterator[float]:
     """When live jobs will have to end (Unix seconds)."""
     for job in world.snapshot.live.values():
-        limit = time_limit_of(job)
+        limit = time_limit_of(job, world)
         if limit is not None and limit > now and job.state is not JobState.STOPPING:
             yield limit

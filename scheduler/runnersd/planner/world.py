@@ -17,6 +17,7 @@ from runnersd.model import (
     GpuProcess,
     ImageState,
     Inventory,
+    Job,
     JobId,
     Reason,
 )
@@ -46,6 +47,8 @@ class World:
     quotas: Quotas = field(default_factory=Quotas)
     min_run: float | None = None  #: seconds that a job runs before it may be preempted; None: none ever is
     claimants: tuple[JobId, ...] = ()  #: waiting jobs that others have made way for, by when that began
+    #: Seconds by which the machine's clock was set while an attempt (job and number) ran: none of its time.
+    clock_set: Mapping[tuple[JobId, int], float] = field(default_factory=dict)
     interrupted: frozenset[tuple[JobId, int]] = frozenset()  #: attempts that a restart of the machine has ended
     ended: frozenset[int] = frozenset()  #: supervisors of attempts that ended since the inventory was taken
     leftovers: Mapping[int, JobId] = field(default_factory=dict)  #: pids that outlived their attempt, and whose it was
@@ -56,6 +59,10 @@ class World:
     def measures(self) -> Measures:
         """What urgency and use are measured by."""
         return self.snapshot.measures
+
+    def began(self, job: Job) -> float | None:
+        """When the job's attempt would have started by the clock as it is set now (Unix seconds); None: it has not."""
+        return None if job.started_at is None else job.started_at + self.clock_set.get((job.id, job.attempt), 0.0)
 
 
 def usable(gpu: Gpu, world: World) -> Reason | None:
