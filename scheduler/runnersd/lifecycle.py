@@ -249,9 +249,26 @@ def verdict(job: Job, outcome: Outcome, now: float) -> Event:
     if reason.code is Code.OK:
         return Succeeded(job.id, job.attempt, reason, code, at, peak)
     if reason.code in RETRIED and job.failures < job.spec.retries:
-        delay = min(job.spec.retry_delay * 2**job.failures, MAX_RETRY_DELAY)
-        return Requeued(job.id, job.attempt, reason, code, at, at + delay, peak)
+        return Requeued(job.id, job.attempt, reason, code, at, at + _retry_delay(job.spec, job.failures), peak)
     return Failed(job.id, job.attempt, reason, code, at, peak)
+
+
+def postponed(job: Job, by: float, now: float) -> Revised | None:
+    """What keeps a retry's delay as long as it was when the clock has been set ``by`` so many seconds; None: no delay.
+
+    A delay is never longer than the job asks for, whichever clock its end was told by. A ``begin`` goes by the clock.
+    """
+    failed = job.state in (S.QUEUED, S.HELD) and job.failures > 0
+    if not failed or job.not_before is None or job.not_before == job.spec.begin:
+        return None
+    longest = now + _retry_delay(job.spec, job.failures - 1)
+    return Revised(job.id, job.attempt, job.spec, min(job.not_before + by, longest))
+
+
+def _retry_delay(spec: JobSpec, failures: int) -> float:
+    """Seconds from a failure to the next attempt, after so many failures before it."""
+    delay: float = min(spec.retry_delay * 2**failures, MAX_RETRY_DELAY)
+    return delay
 
 
 def _by_itself(cause: Reason, outcome: Outcome) -> bool:

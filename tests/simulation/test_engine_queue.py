@@ -55,6 +55,47 @@ def test_a_clock_set_back_does_not_start_a_delayed_job_twice() -> None:
         assert len(story.attempts(2)) == 2
 
 
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_retry_waits_for_its_delay_whatever_the_clock_says(jump: float, held: bool) -> None:
+    with told() as story:
+        story.submit([job("exit 1", retries=1, retry_delay=30)])
+        story.pass_time(10.0)
+        if held:
+            story.ask(story.engine.jobs.hold(1, "ann"))
+        story.move_clock(jump)
+        story.pass_time(10.0)
+        story.ask(story.engine.jobs.release(1))
+        story.pass_time(8.0)
+        assert story.state(1) == "queued"
+        story.pass_time(8.0)
+        assert len(story.attempts(1)) == 2
+
+
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+def test_a_failure_just_after_the_clock_was_set_delays_no_retry_for_longer(jump: float) -> None:
+    with told() as story:
+        story.submit([job(retries=1, retry_delay=10)])
+        story.until(runs(story))
+        story.move_clock(jump)
+        story.machine.finish(run_of(story), 1)
+        story.pass_time(11.0)
+        assert len(story.attempts(1)) == 2
+
+
+def test_a_time_to_begin_goes_by_the_clock_also_after_a_failure() -> None:
+    with told() as story:
+        story.submit([job("exit 1", retries=1, retry_delay=30)])
+        story.pass_time(1.0)
+        story.ask(story.engine.jobs.update(1, {"begin": "+2h"}, operator=True))
+        story.pass_time(1.0)
+        begin = story.store.snapshot.jobs[1].not_before
+        story.move_clock(3600.0)
+        story.pass_time(6.0)
+        assert story.store.snapshot.jobs[1].not_before == begin == story.store.snapshot.jobs[1].spec.begin
+        assert story.state(1) == "queued"
+
+
 def test_a_delayed_job_starts_when_its_delay_is_over_and_not_at_the_next_look_round() -> None:
     with told() as story:
         story.submit([job(begin="+7s"), job("exit 1", name="b", retries=1, retry_delay=7)])

@@ -23,6 +23,7 @@ class ClockSet:
     def __init__(self) -> None:
         self._last: tuple[float, float] | None = None  # the turn before, by the loop's clock, and how far apart
         self._started: dict[tuple[JobId, int], float] = {}
+        self.by = 0.0  #: seconds by which the clock was set since the turn before
 
     def see(self, live: Iterable[Job], now: float, ticks: float) -> Mapping[tuple[JobId, int], float]:
         """The attempts during which the clock was set, and by how much (seconds).
@@ -32,9 +33,9 @@ class ClockSet:
         """
         apart = now - ticks
         last_turn, apart_before = self._last or (ticks, apart)
-        if abs(apart - apart_before) > STRAYS:
-            by = apart - apart_before
-            log.warning("the clock was set by %+.0f s, or the machine slept: time limits go on as before", by)
+        self.by = apart - apart_before if abs(apart - apart_before) > STRAYS else 0.0
+        if self.by:
+            log.warning("the clock was set by %+.0f s, or the machine slept: time limits go on as before", self.by)
         started: dict[tuple[JobId, int], float] = {}
         for job in live:
             if job.started_at is None:

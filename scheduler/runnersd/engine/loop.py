@@ -143,6 +143,10 @@ class Loop:
         self.last_turn = now
         ticks = asyncio.get_running_loop().time()
         self._clock_set = self._clocks.see(self.store.snapshot.live.values(), now, ticks)
+        if self._clocks.by:
+            delayed = [lifecycle.postponed(job, self._clocks.by, now) for job in self.store.snapshot.jobs.values()]
+            for event in filter(None, delayed):
+                self.store.record(event, now)
         self.low_disk = self.sight.low_disk(self.config)
         self.engine_low_disk = self.sight.engine_low_disk(self.config, self.attempts.engine_state.root)
         self.store.snapshot.advance(now)
