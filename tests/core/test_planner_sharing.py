@@ -56,6 +56,35 @@ def test_what_jobs_use_counts_as_what_they_declared() -> None:
     assert list(starts(run_plan(queue, filled))) == [third]
 
 
+def test_a_share_does_not_start_on_memory_that_is_used_by_nobody_known() -> None:
+    queue = Queue()
+    big, small, third = queue.add(shared(40 * GIB), shared(15 * GIB), shared(15 * GIB))
+    full = gpu(0, memory_used=60 * GIB)
+    world = world_of(queue, full)
+    made = run_plan(queue, world)
+    assert list(starts(made)) == [small]
+    assert [one.job.id for one in made.reservations] == [third], "the other one fits on no day that is known"
+    reason = why(queue, big, world, made)
+    assert reason.code is Code.NO_GPU_MEMORY
+    assert "card 0 has 60GiB in use by nobody known" in reason.text
+    assert not starts(run_plan(queue, world)), "the one that has just begun has taken nothing of what is used yet"
+    ours = GpuProcess(10, "compute", 15 * GIB, "python", 1000, (9,))
+    shown = world_of(queue, gpu(0, memory_used=75 * GIB, processes=(ours,)), supervisors={small: 9})
+    assert not starts(run_plan(queue, shown))
+    assert "card 0 has 60GiB in use by nobody known" in why(queue, third, shown, run_plan(queue, shown)).text
+    freed = world_of(queue, gpu(0, memory_used=15 * GIB, processes=(ours,)), supervisors={small: 9})
+    assert starts(run_plan(queue, freed)).keys() == {big, third}
+
+
+def test_memory_of_what_ended_just_now_goes_to_the_next_share_and_up_to_the_margin_nothing_counts() -> None:
+    queue = Queue()
+    (job,) = queue.add(shared(70 * GIB))
+    before = GpuProcess(10, "compute", 60 * GIB, "python", 1000, (9,))
+    card = gpu(0, memory_used=60 * GIB + MARGIN, processes=(before,))
+    world = world_of(queue, card, ended=frozenset({9}))
+    assert list(starts(run_plan(queue, world))) == [job]
+
+
 def test_a_shared_job_goes_where_least_is_left_and_an_exclusive_one_to_no_shared_card() -> None:
     queue = Queue()
     first, second = queue.add(shared(40 * GIB, gpus=("0",)), shared(60 * GIB, gpus=("1",)))

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence, Set
 from typing import NamedTuple
 
 from runners.api import Code
+from runners.pipeline.quantities import format_size
 from runners.spec import JobSpec
 from runnersd.closeness import closeness
 from runnersd.inventory import matches
@@ -16,7 +17,7 @@ from runnersd.planner.closest import Candidate, closest
 from runnersd.planner.stops import time_limit_of
 from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import wanted_text
-from runnersd.planner.world import Outsiders, World, outsiders, usable
+from runnersd.planner.world import Outsiders, World, outsiders, unclaimed_memory, usable
 
 
 class Asker(NamedTuple):
@@ -48,12 +49,17 @@ class Card:
         bookings: Sequence[Booking] = (),
         *,
         vacant: bool = False,
+        unclaimed: int = 0,
     ) -> None:
         self.gpu, self.beside = gpu, beside
         self.vacant = vacant  #: whether none of ours was on it when it was seen, so that none gives memory back
         self.bookings = bookings  #: of this card, by when they begin; no two at a time
         held = (beside.memory if beside is not None else None) or 0
-        self._total = None if gpu.memory_total is None else max(gpu.memory_total - margin - held, 1)
+        #: What is used of it and counted for nobody, in bytes, where that is more than the margin.
+        self.unclaimed = unclaimed if unclaimed > margin else 0
+        spare = max(margin, self.unclaimed) if vacant else margin  # where ours are, it may go with them
+        self._total = None if gpu.memory_total is None else max(gpu.memory_total - spare - held, 1)
+        self._measured = math.inf if gpu.memory_total is None else gpu.memory_total - self.unclaimed - held
         self.time = Timeline(float(self._total or 1))
         self.cleared = False  #: whether it is thought of as left by those who were on it when it was seen
         self.owed = math.inf  #: from when on it is owed to somebody for whom nothing is kept yet (Unix seconds)
@@ -66,6 +72,13 @@ class Card:
             return False
         return matches(self.gpu, spec) and self.amount(spec) <= self.time.capacity
 
+    @property
+    def in_use(self) -> Reason:
+        """What is used of it, and counted for nobody, in a sentence."""
+        return Reason(
+            Code.NO_GPU_MEMORY, f"card {self.gpu.index} has {format_size(self.unclaimed)} in use by nobody known"
+        )
+
     def amount(self, spec: JobSpec) -> float:
         """How much of the card the job takes: its share, or all of it."""
         if spec.gpu_shared and spec.gpu_memory is not None and self._total is not None:
@@ -77,6 +90,11 @@ class Card:
         if spec.gpu_memory is None or spec.gpu_shared or self.gpu.memory_total is None or self.cleared:
             return True
         return self.gpu.memory_total - (self.gpu.memory_used or 0) >= spec.gpu_memory
+
+    def left(self, now: float) -> float:
+        """How much of the card is left for one more share, by what is declared and by what is measured."""
+        most = self.time.capacity if self.cleared else min(self.time.capacity, self._measured)
+        return most - self.time.taken(now)
 
     def in_the_way(self, asker: Asker, at: float) -> Booking | None:
         """The first booking of somebody else that a job which starts then would run into."""
@@ -97,7 +115,10 @@ class Card:
         """
         if not self.roomy(spec):
             return 0.0
-        room = self.time.room(self.amount(spec), now)
+        amount = self.amount(spec)
+        if spec.gpu_shared and self.unclaimed and amount > self.left(now):
+            return 0.0
+        room = self.time.room(amount, now)
         if asker is not None and self.bookings:
             if self.in_the_way(asker, now) is not None:
                 return 0.0
@@ -143,7 +164,9 @@ class Cards:
                 continue
             holders = world.snapshot.holders.get(gpu.uuid, {})
             vacant = not holders and not world.ended
-            card = Card(gpu, world.margin, outsiders(gpu, world), booked.get(gpu.uuid, ()), vacant=vacant)
+            beside = outsiders(gpu, world)
+            unclaimed = unclaimed_memory(gpu, world, beside, now)
+            card = Card(gpu, world.margin, beside, booked.get(gpu.uuid, ()), vacant=vacant, unclaimed=unclaimed)
             self.cards[gpu.uuid] = card
             for id, job in holders.items():
                 card.holders[id] = max(ends[id], time_limit_of(job, world) or ends[id])
@@ -173,8 +196,14 @@ class Cards:
                 continue
             if gpu.uuid in self.unusable:
                 reasons.append(self.unusable[gpu.uuid])
-            elif (beside := self.cards[gpu.uuid].beside) is not None and not self.cards[gpu.uuid].open_to(spec):
-                reasons.append(beside.reason)
+                continue
+            card = self.cards[gpu.uuid]
+            if card.open_to(spec):
+                continue
+            if card.beside is not None:
+                reasons.append(card.beside.reason)
+            if card.unclaimed:
+                reasons.append(card.in_use)
         return reasons
 
     def standing(self, asker: Asker) -> Standing:

@@ -106,13 +106,14 @@ def _short_of_cards(job: Job, able: Sequence[Card], space: Space, world: World, 
 
 def _short_of_shares(size: int, job: Job, able: Sequence[Card], space: Space, held: str, now: float) -> Reason:
     count = job.spec.num_gpus
-    left = [max(card.time.capacity - card.time.taken(now), 0.0) for card in able]
+    left = [max(card.left(now), 0.0) for card in able]
     if count == 1:
         text = f"needs {format_size(size)} of a card's memory: at most {format_size(int(max(left)))} left"
     else:
         enough = sum(one >= size for one in left)
         text = f"needs {format_size(size)} of the memory of each of {count} cards: {enough} with so much left"
     beside = [card.beside.reason for card in able if card.beside is not None]
+    beside += [card.in_use for card in able if card.unclaimed][:2]
     closed = [reason for reason in space.cards.refused(job.spec) if reason.code is Code.FOREIGN_GPU_USE]
     others = "".join(f", {reason.text}" for reason in (*beside, *closed[:2]))
     return Reason(Code.NO_GPU_MEMORY, f"{text}{held}{others}")

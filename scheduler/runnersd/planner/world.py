@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from runners.api import Code
@@ -24,6 +25,9 @@ from runnersd.model import (
 from runnersd.quotas import Quotas
 from runnersd.snapshot import Snapshot
 from runnersd.urgency import Measures
+
+#: Seconds after which a job that shows no process on its card is taken to have some that cannot be seen.
+WARMING_UP = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,34 @@ def outsiders(gpu: Gpu, world: World) -> Outsiders | None:
     reason = Reason(Code.FOREIGN_GPU_USE, f"card {gpu.index} is used by {outsider_text(foreign[0], world)}{more}")
     known = world.foreign.share and gpu.memory_total is not None
     return Outsiders(reason, foreign_memory(gpu, foreign) if known else None)
+
+
+def unclaimed_memory(gpu: Gpu, world: World, beside: Outsiders | None, now: float) -> int:
+    """What the driver measured as used on the card and is counted for nobody, in bytes; 0 where it does not tell.
+
+    Counted are those ``beside`` ours, what attempts had that have ended since, and what its holders show. One that
+    shows nothing has not begun, or nobody can see its processes: after a while its share counts whole.
+    """
+    if gpu.memory_used is None:
+        return 0
+    counted = (beside.memory if beside is not None else None) or 0
+    for process in gpu.processes:
+        if _is_below(process, world.ended):
+            counted += process.memory or 0
+    for job in world.snapshot.holders.get(gpu.uuid, {}).values():
+        share = (job.spec.gpu_memory if job.spec.gpu_shared else None) or gpu.memory_used
+        supervisor = world.supervisors.get(job.id)
+        shown = [one.memory for one in gpu.processes if supervisor is not None and _is_below(one, {supervisor})]
+        told = [memory for memory in shown if memory is not None]
+        if shown and len(told) == len(shown):
+            counted += sum(told)
+        elif shown or (job.started_at is not None and now - job.started_at >= WARMING_UP):
+            counted += share
+    return max(gpu.memory_used - counted, 0)
+
+
+def _is_below(process: GpuProcess, supervisors: AbstractSet[int]) -> bool:
+    return process.pid in supervisors or not supervisors.isdisjoint(process.ancestors)
 
 
 def outsider_text(process: GpuProcess, world: World) -> str:
