@@ -96,6 +96,16 @@ def test_a_time_to_begin_goes_by_the_clock_also_after_a_failure() -> None:
         assert story.state(1) == "queued"
 
 
+def test_a_clock_that_is_set_makes_no_daemon_look_hung() -> None:
+    async def beats() -> bool:
+        return story.engine.heartbeat()
+
+    with told() as story:
+        story.pass_time(1.0)
+        story.move_clock(3600.0)
+        assert story.loop.run_until_complete(beats())
+
+
 def test_a_delayed_job_starts_when_its_delay_is_over_and_not_at_the_next_look_round() -> None:
     with told() as story:
         story.submit([job(begin="+7s"), job("exit 1", name="b", retries=1, retry_delay=7)])

@@ -139,7 +139,8 @@ class Engine:
 
     def heartbeat(self) -> bool:
         """Whether the loop still turns, and the database's thread works; the watchdog is fed only then."""
-        turns = self.clock() - self._loop.last_turn < 4 * EVERY or not self.store.healthy
+        since = asyncio.get_running_loop().time() - self._loop.last_turn
+        turns = since < 4 * EVERY or not self.store.healthy
         return turns and not self.store.stalled(STALLED)
 
     # -- looking -----------------------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ class Loop:
         self.engine_low_disk: str | None = None
         self._clocks = ClockSet()
         self._clock_set: Mapping[tuple[JobId, int], float] = {}
-        self.last_turn = clock()
+        self.last_turn = asyncio.get_running_loop().time()  #: by the loop's own clock, which nobody sets
         self._woken = asyncio.Event()
         self._card_states: dict[GpuId, str] = {}
         self._telling = Telling()
@@ -140,8 +140,7 @@ class Loop:
     def turn(self) -> None:
         """One plan, recorded whole. Its effects begin once the records are on disk."""
         now = self.clock()
-        self.last_turn = now
-        ticks = asyncio.get_running_loop().time()
+        self.last_turn = ticks = asyncio.get_running_loop().time()
         self._clock_set = self._clocks.see(self.store.snapshot.live.values(), now, ticks)
         if self._clocks.by:
             delayed = [lifecycle.postponed(job, self._clocks.by, now) for job in self.store.snapshot.jobs.values()]
