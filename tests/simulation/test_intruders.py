@@ -77,6 +77,28 @@ def test_an_intruder_is_noted_when_it_comes_seldom_while_it_stays_and_when_it_go
     run(work)
 
 
+def test_of_a_live_attempt_it_is_told_what_was_seen_last_though_nothing_new_is_noted(tmp_path: Path) -> None:
+    async def work() -> None:
+        store = await on_a_card(tmp_path)
+        intruders = Intruders(store)
+        for seconds in range(5):
+            intruders.see(world_of(store, replace(BOB, memory=(2 + seconds) * GIB)), NOW + seconds)
+        assert await noted(store) == [(4242, NOW, NOW)]
+        attempts = await store.archive.attempts(1)
+        intruders.tell(2, attempts)
+        assert attempts[0]["contaminated"][0]["until"] == NOW, "another job's"
+        intruders.tell(1, attempts)
+        (other,) = attempts[0]["contaminated"]
+        assert (other["since"], other["until"], other["memory"]) == (NOW, NOW + 4, 6 * GIB)
+        succeed(store, 1, NOW + 5)
+        intruders.see(world_of(store, BOB), NOW + 5)
+        (attempt,) = await store.archive.attempts(1)
+        assert attempt["contaminated"] == [other]
+        await store.close()
+
+    run(work)
+
+
 def test_the_end_of_the_attempt_is_the_end_of_the_note(tmp_path: Path) -> None:
     async def work() -> None:
         store = await on_a_card(tmp_path)
@@ -201,6 +223,11 @@ async def test_a_contaminated_job_says_so_and_tells_it_to_who_follows(daemon: Se
     (other,) = shown["attempts"][0]["contaminated"]
     assert (other["gpu"], other["pid"], other["user"], other["program"]) == (uuid, 4242, "root", "train")
     assert [event["type"] for event in shown["events"]].count("job.contaminated") == 1
+    await daemon.until(lambda: daemon.engine.clock() > other["since"])
+    now = daemon.engine.clock()
+    await daemon.engine._loop.look()
+    (other,) = (await daemon.ask("GET", f"/v1/jobs/{job}")).json["attempts"][0]["contaminated"]
+    assert other["since"] < now <= other["until"]
     daemon.machine.gpus[uuid] = replace(daemon.machine.gpus[uuid], processes=())
     daemon.machine.finish(daemon.run(job))
     await daemon.until_state(clean, "succeeded")

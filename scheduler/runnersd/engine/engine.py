@@ -78,9 +78,10 @@ class Engine:
             store, launcher, cards, clock, self._wake,
             launches=launches, measuring=self._measuring, containers=containers,
         )  # fmt: skip
+        self._intruders = Intruders(store)
         self._loop = Loop(
             store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
-            leftovers=Leftovers(store, change_user=change_user), intruders=Intruders(store),
+            leftovers=Leftovers(store, change_user=change_user), intruders=self._intruders,
             measuring=self._measuring,
         )  # fmt: skip
         self.answers = Answers(self._loop, store, clock)
@@ -162,8 +163,9 @@ class Engine:
         return found
 
     async def attempts(self, job: Job) -> list[AttemptView]:
-        """The job's attempts, first to last, each with what it did up to now."""
+        """The job's attempts, first to last, each with what it did up to now and who was seen on its cards."""
         attempts = await self.store.archive.attempts(job.id)
+        self._intruders.tell(job.id, attempts)
         for one in attempts:
             summary = self._measuring.summary(job.id, one["attempt"]) or one.get("telemetry")
             one["telemetry"] = judged(summary, job.spec) if summary is not None else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from runners.api import AttemptView
 from runnersd.inventory import foreign_processes
 from runnersd.model import GpuId, GpuProcess, Intrusion, JobId
 from runnersd.planner import World, supervisors_on
@@ -58,6 +59,19 @@ class Intruders:
             elif seen.noted is None or now - seen.noted >= EVERY:
                 self._note(seen, now)
         self._told = {told for told in self._told if told[0][0] in live and live[told[0][0]].attempt == told[0][1]}
+
+    def tell(self, job: JobId, attempts: list[AttemptView]) -> None:
+        """Say of whoever is on the cards of a job's live attempt what was seen last, which is seldom noted."""
+        seen = {
+            (one.now.attempt, one.now.gpu, one.now.pid, one.now.since): one.now
+            for place, one in self._present.items()
+            if place[0] == job
+        }
+        for attempt in attempts:
+            for other in attempt.get("contaminated", ()):
+                now = seen.get((attempt["attempt"], other["gpu"], other["pid"], other["since"]))
+                if now is not None:
+                    other["until"], other["memory"] = max(other["until"], now.until), now.memory
 
     def _take_over(self) -> None:
         """Begin with what the rows say: at first, and when the store went back to them."""
