@@ -124,6 +124,7 @@ async def served(
         SimulatedLauncher(machine, folder / "logs"),
         machine=Machine(cpus=8.0, memory=64 << 30),
         clock=time.time,
+        ticks=time.monotonic,
         free_disk=lambda: 1 << 50,
         change_user=False,
         recorder=recorder,

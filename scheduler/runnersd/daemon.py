@@ -85,6 +85,7 @@ async def _run(config: Config, load: Callable[[], Config], state: StateDirectory
             launcher,
             machine=_machine(),
             clock=time.time,
+            ticks=time.monotonic,
             free_disk=state.free,
             change_user=config.system,
             containers=containers,

@@ -137,6 +137,7 @@ class Simulation:
             self._launcher,
             machine=Machine(CPUS, MEMORY),
             clock=self.clock,
+            ticks=self.loop.time,
             free_disk=lambda: self.free_disk,
             change_user=False,
         )

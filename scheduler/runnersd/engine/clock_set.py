@@ -1,7 +1,7 @@
 """By how much the machine's clock was set while attempts ran: none of that is their time.
 
-The loop has a clock of its own, which counts from no particular moment and which nobody sets. Where the two have gone
-apart, the machine's was set, or the machine slept.
+Another clock counts from no particular moment, and nobody sets it. Where the two have gone apart, the machine's was
+set, or the machine slept.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class ClockSet:
     """Sees both clocks at every turn, and remembers how far they were apart when each live attempt started."""
 
     def __init__(self) -> None:
-        self._last: tuple[float, float] | None = None  # the turn before, by the loop's clock, and how far apart
+        self._last: tuple[float, float] | None = None  # the turn before, by that clock, and how far apart
         self._started: dict[tuple[JobId, int], float] = {}
         self.by = 0.0  #: seconds by which the clock was set since the turn before
 
     def see(self, live: Iterable[Job], now: float, ticks: float) -> Mapping[tuple[JobId, int], float]:
         """The attempts during which the clock was set, and by how much (seconds).
 
-        ``now`` is by the machine's clock (Unix seconds), ``ticks`` at the same moment by the loop's. What an earlier
+        ``now`` is by the machine's clock (Unix seconds), ``ticks`` at the same moment by the other. What an earlier
         daemon started is taken to have started when the clock as it is now says so.
         """
         apart = now - ticks

@@ -47,7 +47,10 @@ STALLED = 30.0
 
 
 class Engine:
-    """Owns the loop and everything under it. One per daemon."""
+    """Owns the loop and everything under it. One per daemon.
+
+    ``clock`` tells the time (Unix seconds); ``ticks`` counts seconds from no particular moment, and nobody sets it.
+    """
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Engine:
         *,
         machine: Machine,
         clock: Callable[[], float],
+        ticks: Callable[[], float],
         free_disk: Callable[[], int],
         change_user: bool,
         containers: ContainerLauncher | None = None,
@@ -67,7 +71,7 @@ class Engine:
         recorder: Recorder | None = None,
     ) -> None:
         self.store = store
-        self.clock = clock
+        self.clock, self._ticks = clock, ticks
         self.started_at = clock()
         self.stopping = asyncio.Event()  #: set when the daemon should end
         self._gpus, self._cards, self._launcher, self._containers = gpus, cards, launcher, containers
@@ -80,7 +84,7 @@ class Engine:
         )  # fmt: skip
         self._intruders = Intruders(store)
         self._loop = Loop(
-            store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock,
+            store, Sight(gpus, cards, free_disk), self._attempts, config, machine, clock, ticks,
             leftovers=Leftovers(store, change_user=change_user), intruders=self._intruders,
             measuring=self._measuring,
         )  # fmt: skip
@@ -140,7 +144,7 @@ class Engine:
 
     def heartbeat(self) -> bool:
         """Whether the loop still turns, and the database's thread works; the watchdog is fed only then."""
-        since = asyncio.get_running_loop().time() - self._loop.last_turn
+        since = self._ticks() - self._loop.last_turn
         turns = since < 4 * EVERY or not self.store.healthy
         return turns and not self.store.stalled(STALLED)
 

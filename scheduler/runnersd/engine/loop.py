@@ -54,6 +54,7 @@ class Loop:
         config: Config,
         machine: Machine,
         clock: Callable[[], float],
+        ticks: Callable[[], float],
         *,
         leftovers: Leftovers,
         intruders: Intruders,
@@ -68,7 +69,8 @@ class Loop:
         self.engine_low_disk: str | None = None
         self._clocks = ClockSet()
         self._clock_set: Mapping[tuple[JobId, int], float] = {}
-        self.last_turn = asyncio.get_running_loop().time()  #: by the loop's own clock, which nobody sets
+        self._ticks = ticks
+        self.last_turn = ticks()  #: by the clock that nobody sets
         self._woken = asyncio.Event()
         self._card_states: dict[GpuId, str] = {}
         self._telling = Telling()
@@ -140,7 +142,7 @@ class Loop:
     def turn(self) -> None:
         """One plan, recorded whole. Its effects begin once the records are on disk."""
         now = self.clock()
-        self.last_turn = ticks = asyncio.get_running_loop().time()
+        self.last_turn = ticks = self._ticks()
         self._clock_set = self._clocks.see(self.store.snapshot.live.values(), now, ticks)
         if self._clocks.by:
             delayed = [lifecycle.postponed(job, self._clocks.by, now) for job in self.store.snapshot.jobs.values()]
