@@ -68,17 +68,19 @@ def test_a_driver_that_hangs_after_it_has_reported_takes_nothing_away(fake_nvml:
     driver = fake_nvml(1)
 
     async def scenario(observer: NvmlObserver) -> None:
-        await observer.observe()
+        while (await observer.observe()).stale:
+            pass  # a fresh process may take longer than that on a busy machine
         driver.faults = [Fault("nvmlDeviceGetPowerUsage", delay=60)]
         driver.report(0, 119)
         seen = await observer.observe()
         assert seen.stale and seen.xids == (Xid(driver.cards[0].uuid, 119),)
         driver.faults = []
         driver.write()
-        seen = await observer.observe()
-        assert not seen.stale and seen.xids == ()
+        while (seen := await observer.observe()).stale:
+            assert seen.xids == ()
+        assert seen.xids == ()
 
-    observe(driver.environment(), scenario, timeout=1.0)
+    observe(driver.environment(), scenario, timeout=2.0)
 
 
 def test_a_fresh_process_listens_too(fake_nvml: Make) -> None:
