@@ -196,3 +196,25 @@ def test_a_job_that_wants_a_share_is_told_who_uses_the_cards_that_are_closed_for
         "needs 20GiB of a card's memory: at most 9.5GiB left, 1 held by 1 (ann)"
         ", card 1 is used by python (pid 4242, bob)"
     )
+
+
+def test_cards_are_kept_for_shares_that_nobody_known_is_in_the_way_of_from_when_their_holders_leave() -> None:
+    queue = Queue()
+    held = [queue.add(shared(10 * GIB, gpus=(card,)))[0] for card in "01"]
+    run_plan(queue, world_of(queue, gpu(0), gpu(1)))
+    seen = [
+        gpu(
+            card,
+            memory_used=50 * GIB,
+            processes=(GpuProcess(10 + card, "compute", 10 * GIB, "python", 1000, (card + 2,)),),
+        )
+        for card in (0, 1)
+    ]
+    world = world_of(queue, *seen, supervisors={held[0]: 2, held[1]: 3})
+    (both,) = queue.add(spec(num_gpus=2, gpu_shared=True, gpu_memory=40 * GIB), at=NOW)
+    (small,) = queue.add(shared(20 * GIB), at=NOW + 86_400)
+    made = run_plan(queue, world, NOW + 86_400)
+    assert list(starts(made)) == [small], "it fits beside what is in use, and those cards cannot be had now"
+    (kept,) = made.reservations
+    assert kept.job.id == both
+    assert kept.at > NOW + 86_400

@@ -133,11 +133,21 @@ class Card:
             return math.inf
         longest = Asker(asker.uid, max(asker.seconds, seconds))
         while True:
-            first = self.time.next_room(self.amount(spec), at, seconds)
+            first = self._first(spec, at, seconds)
             booking = self.in_the_way(longest, first) if self.bookings else None
             if booking is None:
                 return first
             at = booking.ends_at
+
+    def _first(self, spec: JobSpec, at: float, seconds: float) -> float:
+        """When the job's amount is first free for so long: of a share beside what is in use by nobody known, which may
+        go with those who were on the card when it was seen."""
+        amount, over = self.amount(spec), self.time.capacity - self._measured
+        if not spec.gpu_shared or self.cleared or over <= 0:
+            return self.time.next_room(amount, at, seconds)
+        gone = max(self.holders.values(), default=at)
+        beside = self.time.next_room(amount + over, at, seconds)
+        return min(beside, self.time.next_room(amount, max(at, gone), seconds))
 
 
 class Cards:
