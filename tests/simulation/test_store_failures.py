@@ -382,6 +382,37 @@ def test_room_is_kept_where_there_is_enough(small_disk: Path, tmp_path: Path, ca
     run(work)
 
 
+def test_room_is_kept_where_the_log_of_a_linked_database_is(tmp_path: Path) -> None:
+    async def work() -> None:
+        await (await opened(tmp_path)).close()
+        (file,) = tmp_path.iterdir()
+        (tmp_path / "elsewhere").mkdir()
+        file.symlink_to(file.rename(tmp_path / "elsewhere" / "moved"))
+        store = await opened(tmp_path)
+        assert (tmp_path / "elsewhere" / "moved-wal").stat().st_size == RESERVE
+        await store.close()
+
+    run(work)
+
+
+def test_room_is_kept_where_the_file_system_cannot_promise_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def filled_up(number: int, offset: int, size: int) -> None:
+        """What the GNU C library does then: a byte of every block is looked at, and written if there is none."""
+        for at in range(offset + (size - 1) % 4096, offset + size, 4096):
+            if at >= os.fstat(number).st_size or os.pread(number, 1, at) == b"\0":
+                os.pwrite(number, b"\0", at)
+
+    async def work() -> None:
+        monkeypatch.setattr(os, "posix_fallocate", filled_up)
+        for _ in range(2):
+            store = await opened(tmp_path)
+            (log,) = tmp_path.glob("*-wal")
+            assert log.stat().st_size == RESERVE
+            await store.close()
+
+    run(work)
+
+
 def test_a_full_disk_cannot_be_opened_and_says_why(small_disk: Path) -> None:
     fill_up(small_disk / "ballast")
 

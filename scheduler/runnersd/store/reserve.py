@@ -28,8 +28,10 @@ def reserve(database: Path) -> bool:
     Raises:
         OSError: the log cannot be written.
     """
+    database = database.resolve()  # SQLite follows a link, and has its log where that leads
     log = database.with_name(f"{database.name}-wal")
-    number = os.open(log, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    # To be read too: where the file system cannot promise room, the C library looks at what is there, and fills it up.
+    number = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         if os.fstat(number).st_size >= RESERVE:
             return True
