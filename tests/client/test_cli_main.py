@@ -244,6 +244,19 @@ def test_streams_that_are_closed_lead_nowhere(responder: Responder, closed: str)
         assert (done.stdout == "") == (" >&-" in f" {closed}"), words
 
 
+def test_what_is_started_without_streams_has_them_too(tmp_path: Path) -> None:
+    """Else the first file that it opens would be taken for one of them."""
+    open_ = f"import os; [os.fstat(number) for number in (0, 1, 2)]; open({str(tmp_path / 'all')!r}, 'w').close()"
+    starts = "import subprocess, sys; from runners.standard_streams import open_closed_streams; open_closed_streams()"
+    program = f"{starts}; sys.exit(subprocess.call([sys.executable, '-c', {open_!r}]))"
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "client")}, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert (tmp_path / "all").exists()
+
+
 @pytest.mark.parametrize(("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colour_on_a_terminal_obeys_no_color(responder: Responder, variables: dict[str, str], coloured: bool) -> None:
     responder.will(response(status_view([job_view(1, "running")], [gpu_view(0)])))
