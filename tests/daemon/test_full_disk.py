@@ -71,3 +71,13 @@ def test_on_a_full_disk_jobs_are_cancelled_and_none_taken_in(daemon: Daemon) -> 
     rest.unlink()
     (more,) = daemon.submit({"name": "more", "command": ["true"]})
     assert daemon.wait(more)[0]["state"] == "succeeded"
+
+
+def test_on_a_full_disk_what_was_taken_in_before_is_not_refused(daemon: Daemon) -> None:
+    """Who has not heard the answer asks again; told no, they would queue it twice later."""
+    document = {"name": "once", "jobs": [{"name": "a", "command": ["true"]}], "cwd": str(daemon.folder), "env": {}}
+    accepted = daemon.client().submit([document], key="a key")
+    fill(daemon)
+    assert daemon.client().submit([document], key="a key") == accepted
+    with pytest.raises(Unavailable, match="cannot take in jobs now"):
+        daemon.client().submit([document], key="another")

@@ -226,11 +226,8 @@ class Engine:
             InvalidPipeline, TooLarge, QuotaExceeded, NotAllowed: see `admission.admit`.
             Unavailable: it could not be made durable; nothing is queued.
         """
-        full = self._loop.sight.no_room()
-        if full is not None:
-            raise Unavailable(f"cannot take in jobs now: {full}")
         admitted = self._admissions.admitted(submissions, submitter, operator=operator)
-        may = partial(self._admissions.check_quotas, submitter, admitted)
+        may = partial(self._may_take_in, submitter, admitted)
         accepted = await self.store.submit(admitted, submitter, key, self.clock(), may)
         self._wake()
         return accepted
@@ -302,6 +299,17 @@ class Engine:
 
     def _wake(self) -> None:
         self._loop.wake()
+
+    def _may_take_in(self, submitter: Submitter, admitted: Sequence[Submission]) -> None:
+        """Whether there is room for these, on the disk and in the quotas: asked only of what was not taken in before.
+
+        Raises:
+            Unavailable, QuotaExceeded: there is none.
+        """
+        full = self._loop.sight.no_room()
+        if full is not None:
+            raise Unavailable(f"cannot take in jobs now: {full}")
+        self._admissions.check_quotas(submitter, admitted)
 
     async def _set_drained(self, text: str, drain: Drain | None) -> GpuView:
         gpu = find_gpu(self._loop.sight.inventory, text)
