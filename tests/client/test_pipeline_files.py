@@ -330,6 +330,16 @@ def test_all_of_a_matrix_is_what_is_above_the_matrix(made: Files) -> None:
     assert needs(made("- {command: z, needs: all, matrix: {k: [1, 2]}}\n")) == {"z[k=1]": [], "z[k=2]": []}
 
 
+def test_all_names_the_jobs_of_a_matrix_that_are_named_whole_by_it(made: Files) -> None:
+    whole = "- {command: x, name: '${{ matrix.k }}-x', matrix: {k: [1, 2]}}\n"
+    spec = made(whole + "- {command: z, needs: all, matrix: {k: [1, 2]}}\n- {command: y, needs: z}\n")
+    assert needs(spec) == {"1-x": [], "2-x": [], "z[k=1]": ["1-x", "2-x"], "z[k=2]": ["1-x", "2-x"], "y": ["z"]}
+    item = "- {pipeline: g.yml, needs: all}\n- {pipeline: h.yml}\n- {command: y, needs: h}\n"
+    spec = made(whole + item, g=whole, h=whole + "- {pipeline: g.yml, allow_failure: true}\n")
+    assert needs(spec)["g.1-x"] == ["1-x", "2-x"]
+    assert needs(spec)["y"] == ["h.1-x", "h.2-x", "h.g?"]
+
+
 def test_needs_of_an_item_on_all_are_what_is_above_it(made: Files) -> None:
     spec = made("- {command: x}\n- {pipeline: g.yml, needs: all}\n", g="- {command: a}\n- {command: b}\n")
     assert needs(spec) == {"x": [], "g.a": ["x"], "g.b": ["x"]}

@@ -199,8 +199,7 @@ class Expansion:
                 groups.append(self._item(scope, place, own, name, groups))
             else:
                 origin = Origin(place, self._with_defaults(scope, place, own))
-                self.jobs.add(origin, name, scope.prefix, scope.needs, groups)
-                groups.append(self.jobs.group(scope.prefix + name))
+                groups.append(self.jobs.add(origin, name, scope.prefix, scope.needs, groups))
 
     def _with_defaults(self, scope: _Scope, place: Place, own: dict[str, Value]) -> dict[str, Value]:
         values = merged(scope.defaults, own)

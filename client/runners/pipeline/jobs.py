@@ -68,10 +68,6 @@ class Jobs:
 
     # -- entries ------------------------------------------------------------------------------------------------------
 
-    def group(self, name: str) -> Group:
-        """Make an entry's full name known to needs."""
-        return self._groups.add(name)
-
     def item(self, name: str, tolerant: bool) -> Group:
         """Make the full name of an item known to needs; ``tolerant`` when it has `allow_failure`."""
         self._items.append(name)
@@ -83,8 +79,8 @@ class Jobs:
 
     def add(
         self, origin: Origin, name: str, prefix: str, outer: Sequence[tuple[Need, Place]], above: Sequence[Group]
-    ) -> None:
-        """The jobs of one entry: one, or one for each combination of its matrix.
+    ) -> Group:
+        """The jobs of one entry: one, or one for each combination of its matrix. They are known to needs from then on.
 
         ``prefix`` and ``outer`` are the name and the needs of the items around it, and ``above`` the entries before it
         in its file.
@@ -125,6 +121,8 @@ class Jobs:
                 raise Enough
         if blocks:
             self.barrier(first, "success")
+        whole = "name" in values and values["name"].dynamic
+        return self._groups.add(prefix + name, jobs=[job["name"] for job in self._jobs[first:]] if whole else ())
 
     def _combinations(self, origin: Origin, name: str) -> list[Combination]:
         """Those of an entry's matrix; a single empty one for an entry without, none when the matrix is wrong."""

@@ -18,6 +18,12 @@ class Group:
     name: str
     tolerant: bool = False  #: an item with `allow_failure`
     members: list[Group] = field(default_factory=list)
+    jobs: Sequence[str] = ()  #: the full names of an entry's jobs, where the matrix says them whole
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What needs call all that is in it."""
+        return self.jobs or (self.name,)
 
     def tolerates(self) -> bool:
         """Whether a failure of something within is allowed."""
@@ -31,9 +37,9 @@ class Groups:
         self._known: dict[str, Group] = {}
         self._tolerant = False
 
-    def add(self, name: str, tolerant: bool = False) -> Group:
+    def add(self, name: str, tolerant: bool = False, jobs: Sequence[str] = ()) -> Group:
         """Make one known. The first of two with one name counts; the schema refuses the other."""
-        group = Group(name, tolerant)
+        group = Group(name, tolerant, jobs=jobs)
         self._known.setdefault(name, group)
         self._tolerant = self._tolerant or tolerant
         return group
@@ -47,7 +53,7 @@ class Groups:
         if need.job != "all":
             return [Need(prefix + need.job, need.on)]
         if named or (self._tolerant and any(group.tolerates() for group in above)):
-            return [Need(group.name, need.on) for group in above]
+            return [Need(name, need.on) for group in above for name in group.names]
         return [need]
 
     def settled(self, needs: Sequence[tuple[Need, T]]) -> list[tuple[Need, T]]:
@@ -68,5 +74,5 @@ class Groups:
             elif group.tolerant:
                 out.append(Need(need.job, "finished"))
             else:
-                out += self._tolerated(Need(member.name) for member in group.members)
+                out += self._tolerated(Need(name) for member in group.members for name in member.names)
         return out
