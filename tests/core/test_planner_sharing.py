@@ -218,3 +218,14 @@ def test_cards_are_kept_for_shares_that_nobody_known_is_in_the_way_of_from_when_
     (kept,) = made.reservations
     assert kept.job.id == both
     assert kept.at > NOW + 86_400
+
+
+@pytest.mark.parametrize("by", [-86_400.0, 86_400.0])
+def test_a_job_that_shows_nothing_is_given_time_to_begin_whatever_the_clock_was_set_to(by: float) -> None:
+    queue = Queue()
+    (unseen,) = queue.add(shared(40 * GIB))
+    run_plan(queue, world_of(queue, gpu(0)))
+    (waits,) = queue.add(shared(30 * GIB), at=NOW)
+    world = world_of(queue, gpu(0, memory_used=40 * GIB), clock_set={(unseen, 1): by})
+    assert not starts(run_plan(queue, world, NOW + by + 59.0)), "what is used may be somebody else's"
+    assert list(starts(run_plan(queue, world, NOW + by + 61.0))) == [waits]

@@ -130,7 +130,7 @@ def unclaimed_memory(gpu: Gpu, world: World, beside: Outsiders | None, now: floa
         told = [memory for memory in shown if memory is not None]
         if shown and len(told) == len(shown):
             counted += sum(told)
-        elif shown or (job.started_at is not None and now - job.started_at >= WARMING_UP):
+        elif shown or ((began := world.began(job)) is not None and now - began >= WARMING_UP):
             counted += share
     return max(gpu.memory_used - counted, 0)
 
