@@ -40,6 +40,15 @@ def likely(made: Forecast, *ids: int) -> list[float | None]:
     return [made.expected[id].likely if id in made.expected else None for id in ids]
 
 
+@pytest.mark.parametrize("by", [-86_400.0, 86_400.0])
+def test_a_start_is_foretold_by_the_time_that_passes_whatever_the_clock_was_set_to(by: float) -> None:
+    queue = Queue()
+    first, second = queue.add(*(spec(f"{n}", num_gpus=1, time_limit=600.0) for n in range(2)))
+    run(queue, first, 0)
+    made = forecast(queue.world(1, clock_set={(first, 1): by}), by + 100.0)
+    assert likely(made, second) == [by + 600.0]
+
+
 def test_a_job_starts_when_the_one_before_it_reaches_its_limit() -> None:
     queue = Queue()
     first, second, third = queue.add(*(spec(f"{n}", num_gpus=1, time_limit=600.0) for n in range(3)))

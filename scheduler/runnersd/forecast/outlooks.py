@@ -31,7 +31,8 @@ class Outlook:
         if self.share is None or job.state is JobState.STOPPING:
             return end_of(job, world, now)
         estimate = world.snapshot.outlook[job.id]
-        elapsed = now - (job.started_at if job.started_at is not None else now)
+        began = world.began(job)
+        elapsed = 0.0 if began is None else now - began
         if not estimate.known:
             return now + self.unknown
         left = estimate.remaining(elapsed, self.share, self.unknown)

@@ -37,9 +37,10 @@ def end_of(job: Job, world: World, now: float) -> float:
         return now + job.spec.grace
     estimate = world.snapshot.outlook[job.id]
     unknown = world.measures.max_delay
-    if job.started_at is None:
+    began = world.began(job)
+    if began is None:
         return now + max(estimate.quantile(_LIKELY, unknown), _LEAST)
-    left = estimate.remaining(now - job.started_at, _LIKELY, unknown)
+    left = estimate.remaining(now - began, _LIKELY, unknown)
     return now + (left if estimate.limit is not None else max(left, _LEAST))
 
 

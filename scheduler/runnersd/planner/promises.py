@@ -57,9 +57,10 @@ def is_ripe(
     starting = (job for uuid in made.gpus for job in given.get(uuid, ()))
     left, long = max((job.spec.time_limit or 0.0 for job in starting), default=0.0), 0
     for id, job in holders.items():
-        if job.state is JobState.STOPPING or job.started_at is None:
+        began = world.began(job)
+        if job.state is JobState.STOPPING or began is None:
             continue
-        estimate, ran = snapshot.outlook[id], now - job.started_at
+        estimate, ran = snapshot.outlook[id], now - began
         if estimate.limit is not None:
             left = max(left, estimate.limit - ran)
         elif ran > LONG * delay and not is_brief(estimate, ran, world):
