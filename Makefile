@@ -105,16 +105,20 @@ format: $(VENV)/.dev ## format the code
 
 .PHONY: test
 test: $(VENV)/.dev system-packages ## the tests
-	$(BIN)/pytest -m 'not slow and not systemd' $(call workers,loadfile)
+	$(BIN)/pytest -m 'not slow and not systemd and not real_cards' $(call workers,loadfile)
 
 .PHONY: test-faults
 # The same seeds each time, so that a change is judged by itself; `make test-faults SEED=N` leads other lives.
 test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, malformed files, full disks, many seeds
-	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd' --timeout 1200 $(call workers,worksteal)
+	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd and not real_cards' --timeout 1200 $(call workers,worksteal)
 
 .PHONY: test-systemd
 test-systemd: $(VENV)/.dev system-packages ## the shipped units under a real systemd, in a container
 	$(BIN)/pytest -m systemd --timeout 900
+
+.PHONY: test-cards
+test-cards: $(VENV)/.dev ## a real daemon and real jobs on this machine's own NVIDIA cards; nobody may be on them
+	$(BIN)/pytest -m real_cards -rs
 
 .PHONY: bench
 bench: $(VENV)/.dev ## a table of speeds, each a ratio to a floor measured in the same run

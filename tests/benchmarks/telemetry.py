@@ -28,9 +28,9 @@ def cost(seconds: float = 60.0) -> list[Row]:
             card.utilization, card.power, card.used = 97, 650.0, 70 << 30
         driver.write()
         with _busy(Path(folder) / "idle", driver, _NEVER) as running:
-            idle = _used(running, seconds / 2)
+            idle = used(running, seconds / 2)
         with _busy(Path(folder) / "measuring", driver, "1s") as running:
-            ours = _used(running, seconds)
+            ours = used(running, seconds)
             samples = _samples(running, 1)
             assert samples >= seconds * 0.9, f"{samples} samples are not one a second"
     return [Row("t", f"CPU to measure {JOBS} jobs on {JOBS} busy cards", f"{max(ours - idle, 0.0):.2%} of a core",
@@ -53,7 +53,7 @@ def _samples(running: Daemon, id: int) -> int:
     return int(attempts[-1]["telemetry"]["samples"]) if attempts and attempts[-1]["telemetry"] else 0
 
 
-def _used(running: Daemon, seconds: float) -> float:
+def used(running: Daemon, seconds: float) -> float:
     """Cores that the daemon and all below it that is no job's use."""
     family = _family(running)
     start, began = sum(map(_cpu, family)), time.perf_counter()
