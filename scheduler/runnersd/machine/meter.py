@@ -8,7 +8,6 @@ would cost more than the whole: a training process has a hundred threads.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import time
@@ -17,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from runnersd.in_thread import in_thread
 from runnersd.machine import AttemptKey, Metered
 from runnersd.telemetry.sample import ProcessSample
 
@@ -51,7 +51,7 @@ class KernelMeter:
             self._groups.clear()
             self._before.clear()
             return {}
-        return await asyncio.to_thread(self.look, attempts, time.monotonic())
+        return await in_thread(self.look, attempts, time.monotonic())
 
     def look(self, attempts: Mapping[AttemptKey, Metered], now: float) -> dict[AttemptKey, ProcessSample]:
         """`measure`, in this thread; ``now`` is on the monotonic clock."""

@@ -17,6 +17,7 @@ from aiohttp import web
 from runners.errors import InvalidRequest, NotAllowed, NotFound
 from runnersd.config import Config
 from runnersd.engine import Engine
+from runnersd.in_thread import in_thread
 from runnersd.server import problems
 from runnersd.server.call import Call, as_object, read_body
 from runnersd.server.connection import Connection, Connections
@@ -157,7 +158,7 @@ class Server:
     async def _user(self, uid: int) -> str:
         known = self._names.known.get(uid)
         # Users may be kept on the network: the loop does not wait for them.
-        return known if known is not None else await asyncio.to_thread(self._names.of, uid)
+        return known if known is not None else await in_thread(self._names.of, uid)
 
     async def _find_jobs(self, call: Call, route: Route) -> None:
         """What the ID names, if the caller may have it."""

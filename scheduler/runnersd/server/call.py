@@ -13,6 +13,7 @@ from aiohttp import web
 
 from runners.errors import InvalidRequest, TooLarge, Unavailable
 from runnersd.engine import Engine
+from runnersd.in_thread import in_thread
 from runnersd.model import Job, Pipeline, Submitter
 from runnersd.server.feed import Feed
 from runnersd.server.parameters import Target, is_line
@@ -125,7 +126,7 @@ async def read_body(request: web.BaseRequest) -> Any:
         raise InvalidRequest(f"cannot read the request's body: {error}") from error
     if not raw:
         return {}
-    return await asyncio.to_thread(parse, raw) if len(raw) > LARGE else parse(raw)
+    return await in_thread(parse, raw) if len(raw) > LARGE else parse(raw)
 
 
 def parse(raw: bytes | bytearray) -> Any:

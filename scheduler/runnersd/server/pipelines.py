@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from runners.pipeline.schema import read_submission
 from runners.spec import Submission
 from runnersd.engine import Engine
 from runnersd.forecast import Foreseen
+from runnersd.in_thread import in_thread
 from runnersd.model import JobId, Pipeline
 from runnersd.server.call import Call, as_object, reply
 from runnersd.server.parameters import Target, target
@@ -75,7 +75,7 @@ async def _read(documents: Sequence[Any], several: bool, now: float) -> list[Sub
     jobs = sum(len(one["jobs"]) for one in documents if isinstance(one, dict) and isinstance(one.get("jobs"), list))
     if jobs < MANY_JOBS:
         return _read_all(documents, several, now)
-    return await asyncio.to_thread(_read_all, documents, several, now)
+    return await in_thread(_read_all, documents, several, now)
 
 
 def _read_all(documents: Sequence[Any], several: bool, now: float) -> list[Submission]:

@@ -9,7 +9,8 @@ from typing import Any
 
 from aiohttp import web
 
-from runners.errors import InvalidPipeline, RunnersError
+from runners.errors import InvalidPipeline, RunnersError, Unavailable
+from runnersd.in_thread import NoThread
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ def response(error: Exception, *, method: str, path: str) -> web.Response:
         return answer(of_error(error), {"Allow": error.allowed})
     if isinstance(error, RunnersError):
         return answer(of_error(error), {"Retry-After": RETRY_AFTER} if error.status == 503 else None)
+    if isinstance(error, NoThread):
+        unavailable = Unavailable("cannot answer now: the machine has no room for one more thread; try again")
+        return answer(of_error(unavailable), {"Retry-After": RETRY_AFTER})
     log.error("request failed", exc_info=error, extra={"method": method, "path": path})
     detail = "cannot answer: the daemon failed; its log has the traceback"
     return answer(document(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", detail))

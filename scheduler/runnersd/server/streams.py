@@ -14,6 +14,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from runners.errors import InvalidRequest, NotFound
+from runnersd.in_thread import in_thread
 from runnersd.model import Job
 from runnersd.server.call import Call
 from runnersd.server.logfile import PIECE, LogFile
@@ -49,12 +50,12 @@ async def logs(call: Call) -> web.StreamResponse:
         return await _follow(call, job, attempt)
     file = _file(call, job, attempt or job.attempt)
     try:
-        size = await asyncio.to_thread(_size, file)
+        size = await in_thread(_size, file)
         start = await _start(call, file)
         response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         response.content_length = max(size - start, 0)
         await _begin(call, response)
-        while start < size and (piece := await asyncio.to_thread(file.read, start, min(PIECE, size - start))):
+        while start < size and (piece := await in_thread(file.read, start, min(PIECE, size - start))):
             await response.write(piece)
             start += len(piece)
         return response
@@ -103,7 +104,7 @@ async def _copy(file: LogFile, offset: int, response: web.StreamResponse) -> int
     """Send all there is from ``offset`` on; where that ends."""
     if _size(file) <= offset:
         return offset
-    while piece := await asyncio.to_thread(file.read, offset):
+    while piece := await in_thread(file.read, offset):
         await response.write(piece)
         offset += len(piece)
     return offset
@@ -111,7 +112,7 @@ async def _copy(file: LogFile, offset: int, response: web.StreamResponse) -> int
 
 async def _start(call: Call, file: LogFile) -> int:
     tail: int | None = call.query["tail"]
-    return 0 if tail is None else await asyncio.to_thread(file.start_of_tail, tail)
+    return 0 if tail is None else await in_thread(file.start_of_tail, tail)
 
 
 async def _wait(changed: asyncio.Event, longest: float) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import Code
+from runnersd.in_thread import in_thread
 from runnersd.machine import LaunchFailed
 from runnersd.machine.docker import body, kernel, result
 from runnersd.machine.docker.connection import Connection
@@ -159,7 +160,7 @@ class ContainerAttempt:
             case Step.LOST:
                 await self._lose(result.why_lost(seen))
             case Step.KILL:
-                killed = await asyncio.to_thread(kernel.kill, self.container or "-")
+                killed = await in_thread(kernel.kill, self.container or "-")
                 log.warning("job %d: ended %d processes that the engine has forgotten", self.run.job, len(killed))
                 await self._pace.slower()
             case Step.REMOVE:
@@ -232,7 +233,7 @@ class ContainerAttempt:
             raise
         except (Refused, NotFound, Conflict) as error:
             seen = await self._connection.inspect(container)
-            if result.status(seen) == "created" and not await asyncio.to_thread(kernel.alive, container):
+            if result.status(seen) == "created" and not await in_thread(kernel.alive, container):
                 raise LaunchFailed(result.start_failure(seen, str(error))) from error
             await self._see(seen)
             return
@@ -253,7 +254,7 @@ class ContainerAttempt:
             await self._pace.slower()  # it has just ended; the engine will say so
             return
         if said.began is not None and said.began != began and said.may_have_run:
-            await asyncio.to_thread(kernel.kill, str(self.container))
+            await in_thread(kernel.kill, str(self.container))
             await self._lose("its container was started a second time by somebody else; that run was ended")
             return
         if said.pid != pid or said.began is None:

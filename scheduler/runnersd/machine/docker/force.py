@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from runnersd.in_thread import in_thread
 from runnersd.machine.docker import kernel
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import Conflict, EngineError, NotFound
@@ -44,7 +45,7 @@ class Force:
             async with asyncio.timeout(_PASS_ON):
                 await self._connection.kill(container, signal.SIGKILL)
         except (EngineError, TimeoutError):
-            await asyncio.to_thread(kernel.kill, container)
+            await in_thread(kernel.kill, container)
 
     async def end(self) -> None:
         """Kill all of it. Nothing of it is alive when this returns."""

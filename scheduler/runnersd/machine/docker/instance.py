@@ -8,6 +8,7 @@ import socket
 import struct
 from pathlib import Path
 
+from runnersd.in_thread import in_thread
 from runnersd.machine.docker import kernel
 
 #: An engine process: its pid and its start time, in clock ticks after boot.
@@ -36,7 +37,7 @@ async def who_answers(path: str) -> Instance | None:
         raw = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     finally:
         writer.close()
-    return await asyncio.to_thread(_engine_of, struct.unpack("3i", raw)[0])
+    return await in_thread(_engine_of, struct.unpack("3i", raw)[0])
 
 
 def _engine_of(pid: int) -> Instance | None:

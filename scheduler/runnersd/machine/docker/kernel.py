@@ -15,6 +15,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from runnersd.in_thread import in_thread
 from runnersd.machine.host.processes import Process, look, send
 
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -81,7 +82,7 @@ def kill(container: str) -> list[Process]:
 async def end(container: str) -> None:
     """Kill every process of the container; comes back when the kernel has none of them any more."""
     pause = 0.005
-    while await asyncio.to_thread(kill, container):
+    while await in_thread(kill, container):
         await asyncio.sleep(pause)
         pause = min(pause * 2, 1.0)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from runnersd.in_thread import in_thread
 from runnersd.machine.docker import body, kernel, result
 from runnersd.machine.docker.connection import Connection
 from runnersd.machine.docker.errors import EngineError, NotFound
@@ -54,7 +55,7 @@ class Sight:
                 return Look("unreachable", True), None
         alive: list[Process] = []
         if said.container is not None and not (gone and status == "ended"):
-            alive = await asyncio.to_thread(kernel.alive, said.container)
+            alive = await in_thread(kernel.alive, said.container)
         return self._weighed(status, bool(alive), same), seen
 
     def _weighed(self, status: Status, alive: bool, same: bool) -> Look:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runnersd.in_thread import in_thread
 from runnersd.machine import Cards
 from runnersd.machine.docker import shells
 from runnersd.machine.docker.body import Entry
@@ -125,7 +126,7 @@ class Surroundings:
     async def furnish(self, gate: Gate, entry: Entry) -> None:
         """Put our shell beside the gate, where it is what runs there."""
         if entry == "static" and self.shell is not None:
-            await asyncio.to_thread(gate.furnish, self.shell)
+            await in_thread(gate.furnish, self.shell)
 
 
 def _root(engine: Engine | None) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from runnersd.in_thread import in_thread
 from runnersd.machine import Row
 from runnersd.machine.docker import body, kernel
 from runnersd.machine.docker.connection import Connection
@@ -66,7 +67,7 @@ class Sweep:
                 raise
             except EngineError as error:
                 log.warning("container %s: %s; trying again later", str(seen["Id"])[:12], error)
-        for folder in await asyncio.to_thread(_folders, self._gates):
+        for folder in await in_thread(_folders, self._gates):
             if folder not in used:
                 await self._gate(Path(folder))
 
@@ -120,13 +121,13 @@ class Sweep:
         if row == "over":
             await self.clear(run)
         if row == "over" or (found[1] and row == "unknown" and not self._staging.keeps(folder)):
-            await asyncio.to_thread(Gate(folder).remove)
+            await in_thread(Gate(folder).remove)
 
     async def clear(self, run: RunName) -> None:
         """Remove what is kept of a run that is over, but for its logs."""
         path, out, _ = self._names(run)
-        await asyncio.to_thread(Gate(self._gates / str(run)).remove)
-        await asyncio.to_thread(files.remove, [path, f"{out.removesuffix('.out')}.pos"])
+        await in_thread(Gate(self._gates / str(run)).remove)
+        await in_thread(files.remove, [path, f"{out.removesuffix('.out')}.pos"])
 
 
 def _folders(gates: Path) -> list[str]:

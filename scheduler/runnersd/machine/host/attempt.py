@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runners.api import Code
+from runnersd.in_thread import in_thread
 from runnersd.machine import LaunchFailed
 from runnersd.machine.host import processes, record
 from runnersd.machine.host.watch import AT_ONCE, pass_on
@@ -102,7 +103,7 @@ async def end_strays(attempt: Attempt, found: record.Record) -> None:
     clear = 0
     while clear < 2:  # one look at /proc may miss a process that is just forking
         try:
-            strays = await asyncio.to_thread(processes.strays, str(attempt.run), found.main, found.main_start)
+            strays = await in_thread(processes.strays, str(attempt.run), found.main, found.main_start)
         except OSError as error:  # no descriptor is free: that proves nothing
             log.error("cannot look for the processes of %s: %s; trying again", attempt.run, error)
             await asyncio.sleep(longest)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from runnersd.in_thread import in_thread
 from runnersd.machine.host.channel import Channel, Message, Refused
 
 #: Seconds a spawner has to say that it is ready; it first waits for launches an earlier daemon left in flight.
@@ -64,7 +65,7 @@ class Connection:
                 self._lock,
             ]
             try:
-                await asyncio.to_thread(
+                await in_thread(
                     subprocess.run, command, pass_fds=[number], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL, cwd="/", env=keep, check=True, timeout=READY,
                 )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runners.api import Code
+from runnersd.in_thread import NoThread, in_thread
 from runnersd.machine import Cards, LaunchFailed
 from runnersd.machine.host import processes, record
 from runnersd.machine.host.attempt import Attempt, end_strays, ended, outcome_of
@@ -309,8 +310,12 @@ class HostLauncher:
         """Remove records, many at once and beside the loop: a journal under load lets each wait for milliseconds."""
         while self._forgotten:
             runs, self._forgotten = self._forgotten, {}
+            paths = [self._names(run)[0] for run in runs]
             try:
-                await asyncio.to_thread(record.remove, [self._names(run)[0] for run in runs])
+                try:
+                    await in_thread(record.remove, paths)
+                except NoThread:  # who waits for this may be the one whose end makes room
+                    record.remove(paths)
             except OSError as error:
                 log.warning("cannot remove the records of attempts that are over: %s", error)
             for run, done in runs.items():
