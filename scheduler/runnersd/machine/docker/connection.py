@@ -1,9 +1,9 @@
 """Calls to the container engine over its socket: each has a deadline, and fails in the words of `errors`.
 
-Two clients of aiodocker: one for short calls, one for streams that stay open, so that streams never take the short
-calls' connections. The API version is agreed on anew at each connect. Some of aiodocker's own ways are left aside for
-what they do: its event and log readers lose their streams and their connections, `run` and `create_or_replace` do two
-things in one.
+An engine that hangs over some containers answers for all others. So there are four clients of aiodocker, and none takes
+the connections of another: for looks, for changes, for signals, and for streams that stay open. The API version is
+agreed on anew at each connect. Some of aiodocker's own ways are left aside for what they do: its event and log readers
+lose their streams and their connections, `run` and `create_or_replace` do two things in one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiodocker import Docker
@@ -38,6 +38,8 @@ from runnersd.machine.docker.instance import Instance, who_answers
 LOOK, CHANGE = 30.0, 120.0
 #: Seconds to answer a new connection.
 KNOCK = 10.0
+#: Connections for looks, for changes, and for signals; each of them may hang. An attempt has one look at a time.
+_LOOKS, _CHANGES, _SIGNALS = 256, 32, 64
 #: The newest API that was tried, and the oldest that has what is needed.
 NEWEST, OLDEST = (1, 51), (1, 40)
 #: Bytes that an archive has beside a file's own.
@@ -70,9 +72,7 @@ class Connection:
         self.socket = socket
         self.engine: Engine | None = None
         self.answered: dict[Instance, float] = {}  #: when (Unix seconds) each engine process last let somebody in
-        self._short: Docker | None = None
-        self._long: Docker | None = None
-        self._connectors: list[aiohttp.BaseConnector] = []
+        self._clients: _Clients | None = None
 
     async def connect(self) -> Engine:
         """Reach the engine, whichever it is now, and agree on a version.
@@ -80,26 +80,22 @@ class Connection:
         Raises:
             Unavailable: it does not answer, or is too old.
         """
-        if self._short is None:
-            self._open()
-        assert self._short is not None and self._long is not None
+        if self._clients is None:
+            self._clients = _Clients(*(_client(self.socket, limit) for limit in (_LOOKS, _CHANGES, _SIGNALS, 0)))
         async with _calling("reach the engine", LOOK):
-            said = await self._raw_version()
+            said = await _raw_version(self._clients.signals)
             api = _agreed(said)
-            self._short.api_version = self._long.api_version = api
-            info = await self._short.system.info()
+            for client in self._clients:
+                client.api_version = api
+            info = await self._clients.signals.system.info()
         self.engine = Engine(str(said.get("Version", "?")), api, info, await self.instance())
         return self.engine
 
     async def close(self) -> None:
         """Let go of it."""
-        clients, self._short, self._long = (self._short, self._long), None, None
-        for client in clients:
-            if client is not None:
-                await client.session.close()
-        for connector in self._connectors:
-            await connector.close()
-        self._connectors.clear()
+        clients, self._clients = self._clients, None
+        for client in clients or ():
+            await client.session.close()
 
     async def instance(self) -> Instance | None:
         """The engine process that answers a new connection, now; None when that cannot be told.
@@ -122,17 +118,17 @@ class Connection:
     async def create(self, name: str, body: Mapping[str, Any]) -> str:
         """Make a container; its id."""
         async with _calling(f"create {name}", CHANGE, changes=True):
-            return (await self._client.containers.create(dict(body), name=name)).id
+            return (await self._open.changes.containers.create(dict(body), name=name)).id
 
     async def start(self, container: str) -> None:
         """Start it; nothing happens to one that runs."""
         async with _calling(f"start {container[:12]}", CHANGE, changes=True):
-            await self._client.containers.container(container).start()
+            await self._open.changes.containers.container(container).start()
 
     async def inspect(self, container: str) -> dict[str, Any]:
         """Everything the engine says of a container, by id or name."""
         async with _calling(f"look at {container[:64]}", LOOK):
-            seen = await self._client.containers.container(container).show()
+            seen = await self._open.looks.containers.container(container).show()
             if not isinstance(seen, dict) or "Id" not in seen or not isinstance(seen.get("State"), dict):
                 raise ValueError("it described no container")
             return seen
@@ -140,13 +136,13 @@ class Connection:
     async def kill(self, container: str, signal: int) -> None:
         """Send it a signal."""
         async with _calling(f"signal {container[:12]}", LOOK, changes=True):
-            await self._client.containers.container(container).kill(signal=str(signal))
+            await self._open.signals.containers.container(container).kill(signal=str(signal))
 
     async def remove(self, container: str, *, force: bool = False) -> None:
         """Remove a container that does not run, with its anonymous volumes; nothing happens when it is gone."""
         async with _calling(f"remove {container[:12]}", CHANGE, changes=True):
             try:
-                await self._client.containers.container(container).delete(v=True, force=force)
+                await self._open.changes.containers.container(container).delete(v=True, force=force)
             except DockerError as error:
                 if error.status not in (404, 409) or (error.status == 409 and "in progress" not in error.message):
                     raise
@@ -154,18 +150,18 @@ class Connection:
     async def rename(self, container: str, name: str) -> None:
         """Give it another name."""
         async with _calling(f"rename {container[:12]}", LOOK, changes=True):
-            await self._client.containers.container(container).rename(name)
+            await self._open.changes.containers.container(container).rename(name)
 
     async def containers(self, label: str) -> list[dict[str, Any]]:
         """Every container with the label (`name=value`), the ended ones too, as the engine lists them."""
         async with _calling("list containers", LOOK):
-            found = await self._client.containers.list(all=True, filters=json.dumps({"label": [label]}))
+            found = await self._open.looks.containers.list(all=True, filters=json.dumps({"label": [label]}))
             return [dict(one._container) for one in found]
 
     async def image(self, name: str) -> dict[str, Any]:
         """What the engine says of an image that it has."""
         async with _calling(f"look at the image {name}", LOOK):
-            return await self._client.images.inspect(name)
+            return await self._open.looks.images.inspect(name)
 
     async def leads_to(self, container: str, path: str) -> str | None:
         """Where ``path`` leads in a container that has not been started: itself, or where its link ends; None if
@@ -173,7 +169,7 @@ class Connection:
         """
         async with (
             _calling(f"look into {container[:12]}", LOOK),
-            self._client.session.head(self._archive(container), params={"path": path}) as response,
+            self._open.looks.session.head(self._archive(container), params={"path": path}) as response,
         ):
             if response.status == 404:
                 return None
@@ -190,7 +186,7 @@ class Connection:
         """
         async with (
             _calling(f"read {path} in {container[:12]}", LOOK),
-            self._client.session.get(self._archive(container), params={"path": path}) as response,
+            self._open.looks.session.get(self._archive(container), params={"path": path}) as response,
         ):
             if response.status != 200:
                 raise DockerError(response.status, f"cannot read {path} in it")
@@ -202,7 +198,7 @@ class Connection:
             return _only_file(bytes(data))
 
     def _archive(self, container: str) -> str:
-        docker = self._client
+        docker = self._open.looks
         return f"{docker.docker_host}/{docker.api_version}/containers/{container}/archive"
 
     # -- streams -------------------------------------------------------------------------------------------------------
@@ -214,9 +210,9 @@ class Connection:
         Raises:
             EngineError: it could not be opened, or broke off.
         """
-        if self._long is None:
+        if self._clients is None:
             raise Unavailable(f"cannot {what}: the engine was not reached yet")
-        docker = self._long
+        docker = self._clients.streams
         url = f"{docker.docker_host}/{docker.api_version}/{path}"
         response: aiohttp.ClientResponse | None = None
         try:
@@ -236,10 +232,10 @@ class Connection:
             Refused: the registry said no.
             EngineError: the engine did not answer, or broke off.
         """
-        if self._long is None:
+        if self._clients is None:
             raise Unavailable(f"cannot pull {name}: the engine was not reached yet")
         try:
-            async for said in self._long.images.pull(name, stream=True, timeout=None):
+            async for said in self._clients.streams.images.pull(name, stream=True, timeout=None):
                 yield said
         except DockerError as error:
             if error.status == _NOBODY:
@@ -251,35 +247,41 @@ class Connection:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     @property
-    def _client(self) -> Docker:
+    def _open(self) -> _Clients:
         # What is made depends on what the engine can do, so nothing is asked of one that has not said that yet.
-        if self._short is None or self.engine is None:
+        if self._clients is None or self.engine is None:
             raise Unavailable("cannot reach the container engine: not connected yet")
-        return self._short
+        return self._clients
 
-    def _open(self) -> None:
-        connectors = [aiohttp.UnixConnector(self.socket, limit=32), aiohttp.UnixConnector(self.socket, limit=0)]
-        timeout = aiohttp.ClientTimeout(connect=5.0)
-        self._short, self._long = (
-            Docker(
-                url="unix://localhost",
-                connector=connector,
-                session=aiohttp.ClientSession(connector=connector, connector_owner=False, timeout=timeout),
-                timeout=timeout,
-                api_version="v1.40",
-            )
-            for connector in connectors
-        )
-        self._connectors = list(connectors)
 
-    async def _raw_version(self) -> dict[str, Any]:
-        docker = self._short
-        assert docker is not None, "it is open"
-        async with docker.session.get(f"{docker.docker_host}/version") as response:
-            if response.status != 200:
-                raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])
-            said: dict[str, Any] = await response.json()
-            return said
+class _Clients(NamedTuple):
+    """Of one engine, each with connections of its own. ``signals`` also asks it who it is."""
+
+    looks: Docker
+    changes: Docker
+    signals: Docker
+    streams: Docker
+
+
+def _client(socket: str, limit: int) -> Docker:
+    """With so many connections; 0: as many as are asked for."""
+    connector = aiohttp.UnixConnector(socket, limit=limit)
+    timeout = aiohttp.ClientTimeout(connect=5.0)
+    return Docker(
+        url="unix://localhost",
+        connector=connector,
+        session=aiohttp.ClientSession(connector=connector, timeout=timeout),
+        timeout=timeout,
+        api_version="v1.40",
+    )
+
+
+async def _raw_version(docker: Docker) -> dict[str, Any]:
+    async with docker.session.get(f"{docker.docker_host}/version") as response:
+        if response.status != 200:
+            raise DockerError(response.status, (await response.read()).decode(errors="replace")[:500])
+        said: dict[str, Any] = await response.json()
+        return said
 
 
 def _only_file(archive: bytes) -> bytes:
