@@ -40,8 +40,8 @@ class StateDirectory:
         os.pwrite(self._lock, f"{os.getpid()}\n".encode(), 0)
 
     def free(self) -> int:
-        """Bytes that may still be written here."""
-        stat = os.statvfs(self.path)
+        """Bytes that may still be written here, wherever the directory is by now."""
+        stat = os.fstatvfs(self._lock)
         return stat.f_bavail * stat.f_frsize
 
     def close(self) -> None:

@@ -182,6 +182,7 @@ class Loop:
             if self.store.generation != self._generation:
                 await self._start_over()
             until = EVERY
+            self.store.look()
             if self.store.healthy:
                 self.turn()
                 if self.plan.look_again is not None:

@@ -78,7 +78,7 @@ async def _end_when_idle(engine: Engine, by: str) -> None:
 async def health(call: Call) -> web.StreamResponse:
     """Whether the daemon does its work: what it promises is on disk, and its loop turns."""
     if not call.engine.store.healthy:
-        raise Unavailable("cannot take anything in: the state directory cannot be written; its disk may be full")
+        raise Unavailable(call.engine.store.refusal)
     if not call.engine.heartbeat():
         raise Unavailable(
             "cannot start anything: the scheduling loop or the database stands still; the state directory's disk may "

@@ -2,7 +2,8 @@
 
 One batch is being written while the next is gathered, so the busier the loop, the more share one fsync. When a write
 fails, nothing more is taken in. Memory is made anew from the rows, which may be older than it; a probe is written until
-one works or until it is too late.
+one works or until it is too late. A database that was moved away can be written as ever, and would be lost with what is
+promised: so before each commit its place is looked at.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 from runners.errors import Unavailable
 from runnersd.store.batch import Batch
 from runnersd.store.opening import is_damage
+from runnersd.store.place import Anchor, Moved
 from runnersd.store.reading import Loaded, load
 from runnersd.store.writer import Writer, transact
 
@@ -45,7 +47,8 @@ class Journal:
         self._last: Batch | None = None  #: the latest of those under way
         self._under_way = 0
         self._recovery: asyncio.Task[None] | None = None
-        self._refusal = ""
+        self._anchor = Anchor(file)
+        self.refusal = ""  #: why nothing can be promised, where that is so
 
     def batch(self) -> Batch:
         """The changes that will be written next, to add to.
@@ -54,11 +57,18 @@ class Journal:
             Unavailable: nothing can be promised now.
         """
         if not self.healthy:
-            raise Unavailable(self._refusal)
+            raise Unavailable(self.refusal)
         if self._gathered is None:
             self._gathered = Batch()
             self._loop.call_soon(self._flush)
         return self._gathered
+
+    def look(self) -> None:
+        """See that the database is still where it was opened. Else nothing more is taken in until it is."""
+        try:
+            self._anchor.check()
+        except Moved as error:
+            self._fail(error)
 
     async def committed(self) -> None:
         """Wait until everything gathered so far is on disk.
@@ -67,7 +77,7 @@ class Journal:
             Unavailable: it is not, and memory no longer says so either.
         """
         if not self.healthy:
-            raise Unavailable(self._refusal)
+            raise Unavailable(self.refusal)
         batch = self._gathered or self._last
         if batch is None:
             return
@@ -96,7 +106,7 @@ class Journal:
             Unavailable: it failed.
         """
         if not self.healthy:
-            raise Unavailable(self._refusal)
+            raise Unavailable(self.refusal)
         self._hand_over()
         future: asyncio.Future[T] = self._loop.create_future()
 
@@ -105,11 +115,11 @@ class Journal:
                 self._fail(error)
             if not future.done():
                 if error is not None:
-                    future.set_exception(Unavailable(self._refusal))
+                    future.set_exception(Unavailable(self.refusal))
                 else:
                     future.set_result(result)
 
-        self._writer.write(work, done)
+        self._writer.write(self._in_place(work), done)
         return await future
 
     async def close(self) -> None:
@@ -119,7 +129,7 @@ class Journal:
             await asyncio.gather(self._recovery, return_exceptions=True)
         while self.healthy and (self._gathered or self._under_way):
             await asyncio.gather(self.committed(), return_exceptions=True)
-        self.healthy, self._refusal = False, "cannot promise anything now: the daemon is stopping"
+        self.healthy, self.refusal = False, "cannot promise anything now: the daemon is stopping"
         await self._loop.run_in_executor(None, self._writer.close)
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -133,7 +143,17 @@ class Journal:
         if batch is not None:
             self._under_way += 1
             self._last = batch
-            self._writer.write(batch.write, partial(self._written, batch))
+            self._writer.write(self._in_place(batch.write), partial(self._written, batch))
+
+    def _in_place(self, work: Callable[[sqlite3.Connection], T]) -> Callable[[sqlite3.Connection], T]:
+        """The work of a transaction, which is committed only where the database can be found again."""
+
+        def checked(connection: sqlite3.Connection) -> T:
+            result = work(connection)
+            self._anchor.check()
+            return result
+
+        return checked
 
     def _written(self, batch: Batch, _: None, error: BaseException | None) -> None:
         self._under_way -= 1
@@ -153,8 +173,14 @@ class Journal:
         if not self.healthy:
             return
         self.healthy = False
-        self._refusal = f"cannot promise anything now: writing to {self._file} failed ({error}); free some disk space"
-        log.error("writing to %s failed; nothing starts or is taken in until it works", self._file, exc_info=error)
+        if isinstance(error, Moved):
+            self.refusal = f"cannot promise anything now: {error}"
+            log.error("nothing starts or is taken in: %s", error)
+        else:
+            self.refusal = (
+                f"cannot promise anything now: writing to {self._file} failed ({error}); free some disk space"
+            )
+            log.error("writing to %s failed; nothing starts or is taken in until it works", self._file, exc_info=error)
         gathered, self._gathered = self._gathered, None
         if gathered is not None:
             self._take_back(gathered)
@@ -167,7 +193,7 @@ class Journal:
         futures: list[asyncio.Future[Any]] = [*batch.waiters, *(intake.accepted for intake in batch.intakes)]
         for future in futures:
             if not future.done():
-                future.set_exception(Unavailable(self._refusal))
+                future.set_exception(Unavailable(self.refusal))
 
     async def _recover(self) -> None:
         too_late = self._loop.time() + GIVE_UP_AFTER
@@ -177,8 +203,11 @@ class Journal:
                 if stale:
                     self._restored(await self._writer.read(load))
                     stale = False
+                self._anchor.check()
                 await self._writer.recover(_probe)
                 break
+            except Moved:  # for as long as it takes: who restarted by itself would begin with an empty queue
+                too_late = self._loop.time() + GIVE_UP_AFTER
             except sqlite3.Error as error:
                 if is_damage(error) or self._loop.time() > too_late:
                     self._end(error)

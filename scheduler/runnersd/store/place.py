@@ -47,6 +47,39 @@ def is_network(kind: str) -> bool:
     return kind in NETWORK or (kind.startswith("fuse") and kind not in LOCAL_FUSE and kind != "fusectl")
 
 
+class Moved(Exception):
+    """The database is not where it was opened any more. Who goes on writing fills a file that nobody will find."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(
+            f"the state directory {file.parent} was moved away or deleted; put it back as it was, or restart the "
+            "daemon to begin anew without its jobs"
+        )
+
+
+class Anchor:
+    """A database file as it was opened, to see whether it is still there."""
+
+    def __init__(self, file: Path) -> None:
+        """Remember which file that is; it must be there."""
+        self._file, self._found = file, _identity(file)
+
+    def check(self) -> None:
+        """Pass only if the file of that name is still the same one.
+
+        Raises:
+            Moved: it is not.
+        """
+        try:
+            same = _identity(self._file) == self._found
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        except OSError:
+            return  # a disk that fails says nothing of where the file is; writing to it will tell
+        if not same:
+            raise Moved(self._file)
+
+
 def refuse_network(path: Path, mountinfo: str) -> None:
     """Pass only if ``path`` is on a disk of this machine.
 
@@ -96,6 +129,11 @@ def make_private(file: Path) -> None:
             os.close(directory)
     except OSError as error:
         raise InvalidConfig(f"cannot make the database {file}: {error.strerror}; say another --state-dir") from error
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    found = file.stat()
+    return found.st_dev, found.st_ino
 
 
 def _unescape(field: str) -> str:

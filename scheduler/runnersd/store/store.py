@@ -123,6 +123,11 @@ class Store:
         return self._journal.healthy
 
     @property
+    def refusal(self) -> str:
+        """Why changes are not taken in, when they are not."""
+        return self._journal.refusal
+
+    @property
     def generation(self) -> int:
         """Counts the times that memory went back to what the rows say: look at everything again."""
         return self._journal.generation
@@ -131,6 +136,10 @@ class Store:
     def fatal(self) -> asyncio.Future[None]:
         """Gets `Unavailable` as its exception when the database cannot be used any more."""
         return self._journal.fatal
+
+    def look(self) -> None:
+        """See that the database is still where it was opened; it is not `healthy` while it is not."""
+        self._journal.look()
 
     def stalled(self, seconds: float) -> bool:
         """Whether the writer has died, or has been at one piece of work for longer than that."""
@@ -236,9 +245,8 @@ class Store:
         batch = self._journal.batch()
         self._bookings += 1
         made = replace(booking, id=self._bookings)
-        batch.bookings[made.id] = made
+        self._memory.bookings[made.id] = batch.bookings[made.id] = made
         batch.meta["last_booking"] = made.id
-        self._memory.bookings[made.id] = made
         return made
 
     def unbook(self, id: BookingId) -> None:

@@ -103,7 +103,8 @@ class Child:
         if attempt not in self._writers:
             cards = [Card(**card) for card in frame["cards"]]
             self._writers[attempt] = writer = Writer(self._root, attempt, frame["every"], frame["started_at"], cards)
-            writer.claim()
+            if self._root.parent.is_dir():
+                writer.claim()
 
     def _cards(self, frame: dict[str, Any]) -> None:
         from runnersd.telemetry.series import Card
@@ -144,6 +145,7 @@ class Child:
         from runnersd.telemetry.series import Busy
 
         try:
+            self._root.parent.stat()  # whose place somebody may want back, so it is not made anew
             write()
         except Busy:
             return False
