@@ -249,20 +249,26 @@ def verdict(job: Job, outcome: Outcome, now: float) -> Event:
     if reason.code is Code.OK:
         return Succeeded(job.id, job.attempt, reason, code, at, peak)
     if reason.code in RETRIED and job.failures < job.spec.retries:
-        return Requeued(job.id, job.attempt, reason, code, at, at + _retry_delay(job.spec, job.failures), peak)
+        # An end that is yet to come is by a clock that has been set since.
+        not_before = min(at, now) + _retry_delay(job.spec, job.failures)
+        return Requeued(job.id, job.attempt, reason, code, at, not_before, peak)
     return Failed(job.id, job.attempt, reason, code, at, peak)
 
 
-def postponed(job: Job, by: float, now: float) -> Revised | None:
-    """What keeps a retry's delay as long as it was when the clock has been set ``by`` so many seconds; None: no delay.
+def postponed(job: Job, by: float, now: float, since: float) -> Revised | None:
+    """What keeps a retry's delay as long as it was when the clock has been set ``by`` so many seconds; None: it is.
 
-    A delay is never longer than the job asks for, whichever clock its end was told by. A ``begin`` goes by the clock.
+    ``since``: the earliest time, by the clock as it is at ``now``, at which it may have been set. Who failed later, by
+    their own word, have a delay by that clock. A delay is never longer than the job asks for. A ``begin`` goes by the
+    clock, as ever.
     """
     failed = job.state in (S.QUEUED, S.HELD) and job.failures > 0
     if not failed or job.not_before is None or job.not_before == job.spec.begin:
         return None
-    longest = now + _retry_delay(job.spec, job.failures - 1)
-    return Revised(job.id, job.attempt, job.spec, min(job.not_before + by, longest))
+    delay = _retry_delay(job.spec, job.failures - 1)
+    if since <= job.not_before - delay <= now:
+        return None
+    return Revised(job.id, job.attempt, job.spec, min(job.not_before + by, now + delay))
 
 
 def _retry_delay(spec: JobSpec, failures: int) -> float:

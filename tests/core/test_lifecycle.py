@@ -210,6 +210,13 @@ def test_the_delay_doubles_up_to_a_day_and_counts_from_the_end() -> None:
     assert type(verdict(replace(RUNNING, spec=spec(retries=2), failures=2), Outcome(1), 1.0)) is lifecycle.Failed
 
 
+def test_no_delay_is_longer_for_an_end_by_a_clock_that_was_set_back_since() -> None:
+    before = replace(RUNNING, spec=spec(retries=1, retry_delay=5.0))
+    made = lifecycle.verdict(before, Outcome(1, finished_at=3700.0), 100.0)
+    assert isinstance(made, lifecycle.Requeued)
+    assert (made.at, made.not_before) == (3700.0, 105.0)
+
+
 def test_an_end_that_nobody_saw_is_dated_now() -> None:
     made = verdict(RUNNING, Outcome(0), 50.0)
     assert isinstance(made, lifecycle.Succeeded) and made.at == 50.0

@@ -83,6 +83,25 @@ def test_a_failure_just_after_the_clock_was_set_delays_no_retry_for_longer(jump:
         assert len(story.attempts(1)) == 2
 
 
+@pytest.mark.parametrize("jump", [3600.0, -3600.0])
+@pytest.mark.parametrize("before", [False, True], ids=["set, then failed", "failed, then set"])
+def test_a_failure_beside_a_clock_that_is_set_has_its_whole_delay(before: bool, jump: float) -> None:
+    with told() as story:
+        story.submit([job(retries=1, retry_delay=30)])
+        story.until(runs(story))
+        story.pass_time(1.0)  # the turn before is over, and the next one is not due
+        if not before:
+            story.move_clock(jump)
+        story.machine.finish(run_of(story), 1)
+        if before:
+            story.move_clock(jump)
+        story.until(lambda: story.state(1) == "queued")
+        story.pass_time(25.0)
+        assert story.state(1) == "queued"
+        story.pass_time(10.0)
+        assert len(story.attempts(1)) == 2
+
+
 def test_a_time_to_begin_goes_by_the_clock_also_after_a_failure() -> None:
     with told() as story:
         story.submit([job("exit 1", retries=1, retry_delay=30)])

@@ -24,6 +24,7 @@ class ClockSet:
         self._last: tuple[float, float] | None = None  # the turn before, by that clock, and how far apart
         self._started: dict[tuple[JobId, int], float] = {}
         self.by = 0.0  #: seconds by which the clock was set since the turn before
+        self.since = 0.0  #: when that was, by the clock as it is now (Unix seconds)
 
     def see(self, live: Iterable[Job], now: float, ticks: float) -> Mapping[tuple[JobId, int], float]:
         """The attempts during which the clock was set, and by how much (seconds).
@@ -33,6 +34,7 @@ class ClockSet:
         """
         apart = now - ticks
         last_turn, apart_before = self._last or (ticks, apart)
+        self.since = now - (ticks - last_turn)
         self.by = apart - apart_before if abs(apart - apart_before) > STRAYS else 0.0
         if self.by:
             log.warning("the clock was set by %+.0f s, or the machine slept: time limits go on as before", self.by)
@@ -45,7 +47,7 @@ class ClockSet:
                 started[attempt] = self._started[attempt]
             else:
                 # It started since the last turn. If that is so by the clock as it is now, then that was set before.
-                fits = -STRAYS <= now - job.started_at <= ticks - last_turn + STRAYS
+                fits = self.since - STRAYS <= job.started_at <= now + STRAYS
                 started[attempt] = apart if fits else apart_before
         self._last, self._started = (ticks, apart), started
         by_attempt = {attempt: apart - then for attempt, then in started.items()}

@@ -15,7 +15,7 @@ from runnersd import lifecycle
 from runnersd.config import Config
 from runnersd.engine.allowed import quotas_of
 from runnersd.engine.attempts import Attempts
-from runnersd.engine.clock_set import ClockSet
+from runnersd.engine.clock_set import STRAYS, ClockSet
 from runnersd.engine.idle import IdleCards
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
@@ -145,7 +145,8 @@ class Loop:
         self.last_turn = ticks = self._ticks()
         self._clock_set = self._clocks.see(self.store.snapshot.live.values(), now, ticks)
         if self._clocks.by:
-            delayed = [lifecycle.postponed(job, self._clocks.by, now) for job in self.store.snapshot.jobs.values()]
+            by, since = self._clocks.by, self._clocks.since - STRAYS
+            delayed = [lifecycle.postponed(job, by, now, since) for job in self.store.snapshot.jobs.values()]
             for event in filter(None, delayed):
                 self.store.record(event, now)
         self.low_disk = self.sight.low_disk(self.config)
