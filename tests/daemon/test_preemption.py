@@ -72,6 +72,8 @@ def test_jobs_make_way_and_are_run_again(tmp_path: Path, fake_nvml: Callable[[in
         assert begun == sorted([f"{id} {attempt} {attempt - 1}" for id in (one, other) for attempt in (1, 2)])
         first = daemon.job(one)["attempts"][0]
         assert (first["state"], first["reason"]["code"]) == ("failed", "preempted")
+        shown = daemon.run("show", str(one)).stdout.decode().partition("attempts")[2].splitlines()
+        assert shown[1].split()[:2] == ["1", "preempted"] and "failed" not in shown[1], shown
         (folder / "go").touch()
 
 

@@ -119,7 +119,8 @@ def _run(job: JobDetailView, series: TelemetryView, now: float) -> Run:
     assert start is not None, "only attempts that have started are drawn"
     end = series["finished_at"]
     first = next((one["started_at"] for one in job["attempts"] if one["started_at"] is not None), start)
-    state = next((one["state"] for one in job["attempts"] if one["attempt"] == series["attempt"]), job["state"])
+    said = (words.attempt_state(one) for one in job["attempts"] if one["attempt"] == series["attempt"])
+    state = next(said, job["state"])
     began = job["spec"].get("begin")
     eligible = max(series["submitted_at"], began) if isinstance(began, (int, float)) else series["submitted_at"]
     summary: Mapping[str, Any] = series["summary"] or {}

@@ -83,7 +83,7 @@ def _facts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Iterat
 def _attempts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Iterator[Line]:
     rows = [_attempt(one, indices, now) for one in job["attempts"]]
     for one, text in zip(job["attempts"], columns(rows), strict=True):
-        yield [(f"  {text}", STATES.get(one["state"], ("", ""))[1] if one["state"] != "succeeded" else "")]
+        yield [(f"  {text}", _attempt_style(one))]
         for other in one.get("contaminated", ()):
             yield [(f"     contaminated: {_intruder(other, indices, now)}", "yellow")]
         for event in job["events"]:
@@ -94,6 +94,12 @@ def _attempts(job: JobDetailView, indices: Mapping[str, int], now: float) -> Ite
         summary = one.get("telemetry")
         if summary is not None:
             yield from measured(summary)
+
+
+def _attempt_style(one: AttemptView) -> str:
+    if one["state"] == "succeeded":
+        return ""
+    return "yellow" if one["reason"]["code"] == "preempted" else STATES.get(one["state"], ("", ""))[1]
 
 
 def _intruder(other: IntruderView, indices: Mapping[str, int], now: float) -> str:
@@ -113,7 +119,7 @@ def _attempt(one: AttemptView, indices: Mapping[str, int], now: float) -> tuple[
     spent = None if started is None else (now if finished is None else finished) - started
     return (
         str(one["attempt"]),
-        one["state"].replace("_", " "),
+        words.attempt_state(one),
         f"cards {ranges(','.join(map(str, known)))}" if known else "",
         "not started" if started is None else words.clock(started, now),
         words.duration(spent),

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runners.api import DrainView, JobView
+    from runners.api import AttemptView, DrainView, JobView
 
 GIB = 1 << 30
 
@@ -14,6 +14,11 @@ GIB = 1 << 30
 LIVE = ("starting", "running", "stopping")
 WAITING = ("queued", "held")
 SETTLED = ("succeeded", "failed", "cancelled", "timed_out", "skipped")
+
+
+def attempt_state(attempt: AttemptView) -> str:
+    """How an attempt is or ended. One that made way for another job did not fail, whatever its process came to."""
+    return "preempted" if attempt["reason"]["code"] == "preempted" else attempt["state"].replace("_", " ")
 
 
 def duration(seconds: float | None) -> str:
