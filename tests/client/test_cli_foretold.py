@@ -112,7 +112,7 @@ def test_show_has_it_and_the_plain_table_too() -> None:
 
 
 def test_a_dry_change_asks_and_does_not_change(cli: Cli, responder: Responder) -> None:
-    responder.will(response({"dry_run": True, "effects": [effect(7, NOON, NOON + HOUR)]}))
+    responder.will(response({"dry_run": True, "effects": [effect(7, NOON, NOON + HOUR)], "jobs": []}))
     done = cli("priority", "7", "-5", "--dry-run", "--socket", str(responder.path))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "not done: what it would mean for 7 and for others"

@@ -152,6 +152,22 @@ def test_a_dry_change_shows_its_effect_on_others_and_changes_nothing(daemon: Dae
     assert daemon.run("update", str(one), "num_gpus=9", "--dry-run").returncode == 2
 
 
+def test_a_dry_cancel_says_which_jobs_it_would_stop(daemon: Daemon) -> None:
+    first, second = daemon.submit(sleeper("a"), sleeper("b"))
+    running(daemon, first, second)
+    [waiting] = daemon.submit(sleeper("waits"))
+    pipeline = daemon.job(first)["pipeline"]
+    text = daemon.run("cancel", pipeline, str(waiting), "--dry-run").stdout.decode().splitlines()
+    assert [line.split("; it has run for")[0] for line in text[1:3]] == [
+        f"{first} a would be stopped",
+        f"{second} b would be stopped",
+    ]
+    assert not any(line.startswith(f"{waiting} waits would be stopped") for line in text)
+    document = json.loads(daemon.run("cancel", pipeline, str(waiting), "--dry-run", "--json").stdout)
+    assert [answer["stops"] for answer in document["answers"]] == [[first, second], []]
+    assert daemon.job(first)["state"] == "running"
+
+
 def test_the_log_says_what_a_plan_does_once(daemon: Daemon) -> None:
     first, second = daemon.submit(sleeper("a"), sleeper("b", time_limit=7200))
     running(daemon, first, second)

@@ -26,7 +26,7 @@ def cancel(words: Words) -> int:
     """Take them out of the queue, or stop them."""
     client = _client(words)
     if words.has("dry-run"):
-        return _effects(words, client.effects_of_cancel)
+        return _effects(words, client.effects_of_cancel, lambda id: _stopped(client, id))
     return _each(words, lambda id: client.cancel(id, now=words.has("now")))
 
 
@@ -133,6 +133,13 @@ def _value(text: str, as_written: bool, listing: bool) -> Any:
         return text  # a size or a time as people write it: 20GiB, 1:30:00
 
 
+def _stopped(client: Client, id: str) -> list[JobView]:
+    """The jobs that a cancel would stop, and not only take out of the queue: those with work to lose."""
+    from runners.api import LIVE
+
+    return [job for job in client.status([id])["jobs"] if job["state"] in LIVE]
+
+
 def _client(words: Words) -> Client:
     return Client(words.text("socket"))
 
@@ -144,17 +151,22 @@ def _change(words: Words, changes: dict[str, Any]) -> int:
     return _each(words, lambda id: client.update(id, changes))
 
 
-def _effects(words: Words, ask: Callable[[str], list[EffectView]]) -> int:
-    """Say of every id what it would do to others; the first refusal's exit code."""
+def _effects(
+    words: Words, ask: Callable[[str], list[EffectView]], ends: Callable[[str], list[JobView]] | None = None
+) -> int:
+    """Say of every id which jobs it ``ends``, and what it would do to others; the first refusal's exit code."""
     from runners.render import foretold
 
     answers: list[dict[str, Any]] = []
 
     def say(id: str, found: list[EffectView]) -> None:
-        answers.append({"id": id, "effects": found})
+        ended = ends(id) if ends else []
+        answers.append({"id": id, "effects": found, **({"stops": [job["id"] for job in ended]} if ends else {})})
         if not words.has("json"):
+            now = time.time()
+            lines = [foretold.stopped(job, now) for job in ended] + foretold.effects(found, now)
             sys.stdout.write(f"not done: what it would mean for {id} and for others\n")
-            sys.stdout.write("".join(f"{line}\n" for line in foretold.effects(found, time.time())))
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
 
     code = _of_all(words, ask, say)
     if words.has("json"):

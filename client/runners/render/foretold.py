@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-    from runners.api import AheadView, EffectView
+    from runners.api import AheadView, EffectView, JobView
 
 #: Seconds from now that are as good as now.
 _NOW = 5.0
@@ -53,6 +53,12 @@ def foreseen(job: Mapping[str, Any], indices: Mapping[str, int], now: float) -> 
     likely = job["expected_start"] is not None
     first = f"would start {start}" if likely else f"would wait; {start}" if start else "would wait"
     return [first, words.clean(job["reason"]["text"])]
+
+
+def stopped(job: JobView, now: float) -> str:
+    """What a cancel would do to a live job: ``12 fit would be stopped; it has run for 3h 10m``."""
+    ran = "" if job["started_at"] is None else f"; it has run for {words.duration(now - job['started_at'])}"
+    return f"{job['id']} {words.clean(job['name'])} would be stopped{ran}"
 
 
 def effects(found: Sequence[EffectView], now: float) -> list[str]:
