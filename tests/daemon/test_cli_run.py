@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -271,3 +272,16 @@ def test_logs_follow_waits_for_the_start_and_goes_over_attempts(
     daemon.client().release(id)
     assert child.communicate(timeout=30)[0] == b"try 1\ntry 2\ntry 3\n"
     assert child.returncode == 0
+
+
+def test_a_terminal_that_is_closed_ends_the_job_also_before_its_signal_comes(daemon: Daemon) -> None:
+    ours, its = pty.openpty()
+    command = [sys.executable, "-m", "runners.cli", "run", "--", "yes"]
+    # It is nobody's controlling terminal, so no SIGHUP follows.
+    with subprocess.Popen(command, env=daemon.env, stdin=subprocess.DEVNULL, stdout=its, stderr=PIPE) as child:
+        os.close(its)
+        assert os.read(ours, 1) == b"y"
+        os.close(ours)
+        said = child.communicate(timeout=30)[1]
+    assert (child.returncode, said) == (141, b"")
+    assert daemon.wait(newest(daemon))[0]["state"] == "cancelled"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
+import stat
 import time
 
 from runners.api import LIVE, JobDetailView
@@ -90,7 +92,13 @@ class Stream:
         left = memoryview(piece)
         self.written += len(piece)
         while left:
-            left = left[os.write(self._descriptor, left) :]
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except OSError as error:
+                # A terminal that was closed: its SIGHUP goes to the shell first, and comes to us after this.
+                if error.errno != errno.EIO or not stat.S_ISCHR(os.fstat(self._descriptor).st_mode):
+                    raise
+                raise BrokenPipeError(errno.EPIPE, "the terminal was closed") from error
 
 
 def streams_of(client: Client, job: int) -> list[Stream]:
