@@ -410,6 +410,21 @@ def test_no_sentence_is_cut(most: int) -> None:
     assert max(map(lines.width, shown)) <= most
 
 
+@pytest.mark.parametrize("most", [40, 60, 80, 100, 160])
+def test_whoever_is_on_a_card_beside_its_job_is_named(most: int) -> None:
+    holder = job_view(47, "running", name="fit[lr=0.001,seed=6]", user="ann", gpus=["GPU-00000000"])
+    used = "used by python3 (pid 22608, bob)"
+    gpus = [
+        gpu_view(0, state="reserved", jobs=[47], foreign_pids=[22608], reason=used),
+        gpu_view(1, state="foreign", foreign_pids=[22608], reason=used),
+    ]
+    shown = drawn(status_view([holder], gpus), most)
+    text = " ".join(" ".join(shown).split())
+    assert text.count(used) == 2
+    assert re.search(r"reserved 47 fit\S+ ann", text) and text.index("reserved") < text.index("foreign")
+    assert max(map(lines.width, shown)) <= most
+
+
 def test_what_is_true_of_several_in_a_row_is_said_once() -> None:
     view = status_view([waiting(1), waiting(2), waiting(3), waiting(4, "is something else"), waiting(5)])
     text = "\n".join(drawn(view, 200))

@@ -41,6 +41,7 @@ _CARDS = {
     "lost": "bold red",
 }
 _ROOMY = 96  # columns from which a card's line has everything
+_SMALL = 56  # columns below which a card has no bar, so that its state is seen
 _NAME = 6  # columns below which a job's name says nothing
 _WHY = 44  # columns from which sentences stand beside the jobs, and not below them
 _REST = 20  # columns that there are for what follows on a line, however narrow the terminal
@@ -120,7 +121,7 @@ def cards(
         rows.append(
             (
                 str(gpu["index"]),
-                middle(card_name(gpu["name"]), 18 if most >= _ROOMY else 14),
+                middle(card_name(gpu["name"]), 18 if most >= _ROOMY else 14 if most >= _SMALL else 8),
                 words.memory(used, total),
                 _unit(gpu["utilization"], "%"),
                 _unit(gpu.get("temperature"), "°C") if most >= _ROOMY else "",
@@ -134,7 +135,7 @@ def cards(
         max(map(width, column)) if place not in shown else max(width(titles[place]), *map(width, column))
         for place, column in enumerate(zip(*rows, strict=True))
     ]
-    bar = 14 if most >= _ROOMY else 8
+    bar = 14 if most >= _ROOMY else 8 if most >= _SMALL else 0
     lines: list[Line] = [[], _card_heading(widths, shown, bar, bool(history))]
     for gpu, row in zip(gpus, rows, strict=True):
         style = _CARDS.get(gpu["state"], "")
@@ -150,14 +151,27 @@ def cards(
             if widths[position]:
                 line.append((f"  {right(row[position], widths[position])}", "dim"))
         line.append((f"  {left(row[6], widths[6])}", style))
-        room = most - sum(width(text) for text, _style in line) - 2
-        line.append(("  ", ""))
-        tenants = _tenants(gpu, jobs, room)
-        why = _why(gpu, now)
-        if why and tenants:
-            tenants.append((", ", "dim"))
-        lines += _with_rest([*line, *tenants], why, "red" if gpu["foreign_pids"] else "dim", most)
+        lines += _with_who(line, gpu, jobs, most, now)
     return lines
+
+
+def _with_who(line: Line, gpu: GpuView, jobs: Mapping[int, JobView], most: int, now: float) -> list[Line]:
+    """A card's line with its jobs and whose processes are there too, or those below it where there is no room."""
+    why, style = _why(gpu, now), "red" if gpu["foreign_pids"] else "dim"
+    begin, first, lines = _length(line) + 2, [*line, ("  ", "")], []
+    if most - begin < _REST:
+        begin, first, lines = 4, [(" " * 4, "")], [line]
+    tenants = _tenants(gpu, jobs, most - begin)
+    if not tenants and not why:
+        return [line]
+    if tenants and why:
+        beside = [*tenants, (", ", "dim")]
+        if most - begin - _length(beside) >= min(width(why), _REST):
+            tenants = beside
+        else:
+            lines.append([*first, *tenants])
+            first, tenants = [(" " * begin, "")], []
+    return lines + _with_rest([*first, *tenants], why, style, most)
 
 
 def closest(gpus: Sequence[GpuView]) -> list[Line]:
@@ -187,10 +201,14 @@ def _card_heading(widths: Sequence[int], shown: Sequence[int], bar: int, drawn: 
 
 def _with_rest(line: Line, text: str, style: str, most: int) -> list[Line]:
     """The line with a text after it, which goes on below where it begins when there is no room."""
-    begin = sum(width(part) for part, _style in line)
+    begin = _length(line)
     parts = wrap(text, max(most - begin, _REST))
     lines: list[Line] = [[*line, (parts[0], style)] if parts else line]
     return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
+
+
+def _length(line: Line) -> int:
+    return sum(width(text) for text, _style in line)
 
 
 def card_name(name: str) -> str:
@@ -258,7 +276,7 @@ class _Jobs:
         self.when = max((width(self.moment(job)) for job in jobs), default=0)
         self.when = self.when and max(self.when, 6)
         fixed = 1 + self.id + 2 + self.pipeline + 2 + 2 + self.user + 2 + 11 + 2 + self.cards + 2 + self.time
-        room = max(_REST, most - fixed - (2 + self.when if self.when else 0))
+        room = max(8, most - fixed - (2 + self.when if self.when else 0))
         names = max((width(job["name"]) for job in jobs), default=8)
         whys = min(_WHY, max((width(self.why(job)) for job in jobs), default=0) + 2)
         # Sentences stand beside the jobs where names leave them room, else below.
