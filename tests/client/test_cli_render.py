@@ -463,6 +463,9 @@ def test_bookings_are_listed_under_the_cards_and_nowhere_without_any() -> None:
         *["waits", "for", "job", "7", "(bob)", "·", "demo"],
     ]
     assert shown[place + 2].split() == ["12", "card", "0", "ann", at, "to", at]
+    narrow = drawn(view, 60)
+    assert max(map(lines.width, narrow)) <= 60
+    assert "waits for job 7 (bob) · demo" in " ".join(" ".join(narrow).split()), "no sentence is cut"
     plainly = "\n".join(plain.status(cast(Any, view), now))
     assert "BOOKING" in plainly and "waits for job 7 (bob)" in plainly
 

@@ -40,7 +40,7 @@ def gpus(words: Words) -> int:
 
         jobs = {job["id"]: job for job in client.jobs(states=("starting", "running", "stopping"))}
         lines = [*cards(view["gpus"], jobs, terminal.width, now)[1:], *closest(view["gpus"])]
-        for line in [*lines, *bookings.screen(booked, indices, now, os.getuid())]:
+        for line in [*lines, *bookings.screen(booked, indices, now, os.getuid(), terminal.width)]:
             painted = paint(line, terminal.width, terminal.colour)
             sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import words
-from .lines import columns, left, width
+from .lines import columns, left, width, with_rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ def which(booking: BookingView, indices: Mapping[str, int]) -> str:
     return ",".join([*map(str, known), *["?"] * (len(booking["gpus"]) - len(known))])
 
 
-def screen(bookings: Sequence[BookingView], indices: Mapping[str, int], now: float, uid: int) -> list[Line]:
-    """The section of `status` on a terminal; nothing where nothing is booked."""
+def screen(bookings: Sequence[BookingView], indices: Mapping[str, int], now: float, uid: int, most: int) -> list[Line]:
+    """The section of `status` on a terminal of ``most`` columns; nothing where nothing is booked."""
     if not bookings:
         return []
     rows = [
@@ -44,7 +44,7 @@ def screen(bookings: Sequence[BookingView], indices: Mapping[str, int], now: flo
             (f"  {left(row[3], widths[3])}", "cyan" if one["active"] else ""),
         ]
         said = " · ".join(words.clean(text) for text in (one["text"], one["reason"]) if text)
-        lines.append([*line, (f"  {said}", "dim")] if said else line)
+        lines += with_rest([*line, ("  ", "")], said, "dim", most) if said else [line]
     return lines
 
 

@@ -11,6 +11,9 @@ Span = tuple[str, str]
 #: Stretches side by side.
 Line = list[Span]
 
+#: Columns that there are for what follows on a line, however narrow the terminal.
+REST = 20
+
 #: The terminal's own sixteen colours, so that every theme stays readable.
 STYLES = {
     "": "",
@@ -71,6 +74,19 @@ def wrap(text: str, most: int) -> list[str]:
             lines.append(line)
         line = middle(word, most)
     return [*lines, line] if line else lines
+
+
+def with_rest(line: Line, text: str, style: str, most: int) -> list[Line]:
+    """The line with a text after it, which goes on below where it begins when there is no room."""
+    begin = length(line)
+    parts = wrap(text, max(most - begin, REST))
+    lines: list[Line] = [[*line, (parts[0], style)] if parts else line]
+    return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
+
+
+def length(line: Line) -> int:
+    """Columns that a line takes."""
+    return sum(width(text) for text, _style in line)
 
 
 def _head(text: str, most: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from . import bookings, words
-from .lines import end, left, middle, right, width, wrap
+from .lines import REST, end, left, length, middle, right, width, with_rest, wrap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ _ROOMY = 96  # columns from which a card's line has everything
 _SMALL = 56  # columns below which a card has no bar, so that its state is seen
 _NAME = 6  # columns below which a job's name says nothing
 _WHY = 44  # columns from which sentences stand beside the jobs, and not below them
-_REST = 20  # columns that there are for what follows on a line, however narrow the terminal
 _SPARKS = "▁▂▃▄▅▆▇█"
 _UNSAID = ("launching", "running", "ok")  # codes whose sentence says no more than the state does
 
@@ -57,7 +56,7 @@ def screen(
     names = {job["id"]: job for job in view["jobs"]}
     lines += cards(view["gpus"], names, most, now, history or {})
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
-    lines += bookings.screen(view.get("bookings", ()), indices, now, uid)
+    lines += bookings.screen(view.get("bookings", ()), indices, now, uid, most)
     jobs = _Jobs(view["jobs"], indices, most, now, uid)
     totals = view.get("counts", {})
     for states, title, labels in (
@@ -158,20 +157,20 @@ def cards(
 def _with_who(line: Line, gpu: GpuView, jobs: Mapping[int, JobView], most: int, now: float) -> list[Line]:
     """A card's line with its jobs and whose processes are there too, or those below it where there is no room."""
     why, style = _why(gpu, now), "red" if gpu["foreign_pids"] else "dim"
-    begin, first, lines = _length(line) + 2, [*line, ("  ", "")], []
-    if most - begin < _REST:
+    begin, first, lines = length(line) + 2, [*line, ("  ", "")], []
+    if most - begin < REST:
         begin, first, lines = 4, [(" " * 4, "")], [line]
     tenants = _tenants(gpu, jobs, most - begin)
     if not tenants and not why:
         return [line]
     if tenants and why:
         beside = [*tenants, (", ", "dim")]
-        if most - begin - _length(beside) >= min(width(why), _REST):
+        if most - begin - length(beside) >= min(width(why), REST):
             tenants = beside
         else:
             lines.append([*first, *tenants])
             first, tenants = [(" " * begin, "")], []
-    return lines + _with_rest([*first, *tenants], why, style, most)
+    return lines + with_rest([*first, *tenants], why, style, most)
 
 
 def closest(gpus: Sequence[GpuView]) -> list[Line]:
@@ -197,18 +196,6 @@ def _card_heading(widths: Sequence[int], shown: Sequence[int], bar: int, drawn: 
         text += f"  {right('busy', widths[3])}"
     text += "".join(" " * (2 + widths[place]) for place in (4, 5) if widths[place])
     return [(f"{text}  {left('state', widths[6])}  who", "dim")]
-
-
-def _with_rest(line: Line, text: str, style: str, most: int) -> list[Line]:
-    """The line with a text after it, which goes on below where it begins when there is no room."""
-    begin = _length(line)
-    parts = wrap(text, max(most - begin, _REST))
-    lines: list[Line] = [[*line, (parts[0], style)] if parts else line]
-    return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
-
-
-def _length(line: Line) -> int:
-    return sum(width(text) for text, _style in line)
 
 
 def card_name(name: str) -> str:
@@ -309,7 +296,7 @@ class _Jobs:
                 said, first = why, job["id"]
             line = self.line(job)
             if self.beside:
-                lines += _with_rest([*line, ("  ", "")], why, "dim", self.most)
+                lines += with_rest([*line, ("  ", "")], why, "dim", self.most)
             else:
                 indent = 1 + self.id + 2 + self.pipeline + 2
                 lines += [line, *([(" " * indent, ""), (part, "dim")] for part in wrap(why, self.most - indent))]
