@@ -25,6 +25,9 @@ def test_the_screens_of_the_page_are_what_status_shows(fake_nvml: Callable[[int]
             assert "\x1b" not in shown and "…" not in shown, "nothing is cut"
             assert max(map(width, shown.splitlines())) <= columns
             assert settled(shown) == settled(expected), f"write it again with harness.scene --write:\n{shown}"
+        for words in (("--mine",), ("--limit", "1")):  # also where their jobs are not listed
+            shown = screen(daemon, 120, 40, "status", *words)
+            assert "5 notebook ann, 6 jupyter bob" in shown and "8 evaluate ann" in shown, shown
         coloured = screen(daemon, 120, 40, "status", colour=True)
         assert "\x1b[" in coloured
         assert "\x1b" not in daemon.run("status").stdout.decode(), "no colour in a pipe"

@@ -12,7 +12,9 @@ from runners.render.terminal import Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runners.api import StatusView
+    from collections.abc import Sequence
+
+    from runners.api import JobView, StatusView
 
     from .options import Words
 
@@ -26,12 +28,14 @@ def status(words: Words) -> int:
         from .watch import watch
 
         return watch(words)
-    view = look(Client(words.text("socket")), words)
+    client = Client(words.text("socket"))
+    view = look(client, words)
     if words.has("json"):
         sys.stdout.write(json.dumps(view) + "\n")
         return 0
     terminal = Terminal(sys.stdout)
-    sys.stdout.write("".join(f"{line}\n" for line in drawn(view, terminal)))
+    others = holders(client, view) if terminal.interactive else []
+    sys.stdout.write("".join(f"{line}\n" for line in drawn(view, terminal, others)))
     return 0
 
 
@@ -47,8 +51,15 @@ def look(client: Client, words: Words) -> StatusView:
     return client.status(words.all("ID"), all=words.has("all"), mine=words.has("mine"), limit=limit)
 
 
-def drawn(view: StatusView, terminal: Terminal) -> list[str]:
-    """The lines to write."""
+def holders(client: Client, view: StatusView) -> list[JobView]:
+    """The jobs that have cards and are not among those listed: of others with ``--mine``, or beyond the limit."""
+    listed = {job["id"] for job in view["jobs"]}
+    missing = sorted({id for gpu in view["gpus"] for id in gpu["jobs"]} - listed)
+    return client.status(missing)["jobs"] if missing else []
+
+
+def drawn(view: StatusView, terminal: Terminal, others: Sequence[JobView] = ()) -> list[str]:
+    """The lines to write; ``others`` have cards and are not listed."""
     now = time.time()
     if not terminal.interactive:
         return plain.status(view, now)
@@ -57,5 +68,6 @@ def drawn(view: StatusView, terminal: Terminal) -> list[str]:
     from runners.render.lines import paint
     from runners.render.status import PLAIN_SIGNS, screen
 
-    lines = [paint(line, terminal.width, terminal.colour) for line in screen(view, terminal.width, now, os.getuid())]
+    shown = screen(view, terminal.width, now, os.getuid(), others=others)
+    lines = [paint(line, terminal.width, terminal.colour) for line in shown]
     return lines if terminal.unicode else [line.translate(PLAIN_SIGNS) for line in lines]

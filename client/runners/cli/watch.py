@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runners.api import StatusView
+from runners.api import JobView, StatusView
 from runners.client import Client
 from runners.errors import DaemonUnreachable, InvalidRequest, Unavailable
 from runners.render import plain
@@ -20,7 +20,7 @@ from runners.render.status import PLAIN_SIGNS, screen
 from runners.render.terminal import Terminal
 
 from .options import Words
-from .status import look
+from .status import holders, look
 
 _EVERY = 1.0
 _SPARKS = 10  # how many of the last utilisations are drawn,
@@ -37,17 +37,19 @@ def watch(words: Words) -> int:
     view = look(client, words)
     if not terminal.interactive:
         return _repeat(client, words, view)
+    others = holders(client, view)
     history: dict[str, deque[int | None]] = {}
     problem = ""
     with _screen() as wakes:
         while True:
             terminal.measure(sys.stdout)
             _remember(history, view)
-            _draw(view, terminal, history, problem)
+            _draw(view, others, terminal, history, problem)
             if _asked_to_leave(wakes):
                 return 0
             try:
                 view, problem = look(client, words), ""
+                others = holders(client, view)
             except (DaemonUnreachable, Unavailable) as error:
                 problem = str(error)
 
@@ -65,11 +67,13 @@ def _remember(history: dict[str, deque[int | None]], view: StatusView) -> None:
         history.setdefault(gpu["uuid"], deque([None] * _SPARKS, _SPARKS)).append(gpu["utilization"])
 
 
-def _draw(view: StatusView, terminal: Terminal, history: dict[str, deque[int | None]], problem: str) -> None:
+def _draw(
+    view: StatusView, others: list[JobView], terminal: Terminal, history: dict[str, deque[int | None]], problem: str
+) -> None:
     # The last column stays free: what clears the rest of a line would clear the character in it.
     most = terminal.width - 1
     seen = {uuid: list(values) for uuid, values in history.items()} if most >= _WIDE else {}
-    lines = screen(view, most, time.time(), os.getuid(), seen)
+    lines = screen(view, most, time.time(), os.getuid(), seen, others)
     if problem:
         lines.insert(1, [(f" {problem}", "bold red")])
     rows = terminal.height - 1

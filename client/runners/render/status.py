@@ -49,11 +49,17 @@ _UNSAID = ("launching", "running", "ok")  # codes whose sentence says no more th
 
 
 def screen(
-    view: StatusView, most: int, now: float, uid: int, history: Mapping[str, Sequence[int | None]] | None = None
+    view: StatusView,
+    most: int,
+    now: float,
+    uid: int,
+    history: Mapping[str, Sequence[int | None]] | None = None,
+    others: Sequence[JobView] = (),
 ) -> list[Line]:
-    """The whole of `status` in ``most`` columns. ``history``: utilisations by UUID, for `--watch` to draw."""
+    """The whole of `status` in ``most`` columns. ``history``: utilisations by UUID, for `--watch` to draw. ``others``:
+    jobs that have cards, and are not listed themselves."""
     lines = [_heading(view, now), *_notices(view)]
-    names = {job["id"]: job for job in view["jobs"]}
+    names = {job["id"]: job for job in (*others, *view["jobs"])}
     lines += cards(view["gpus"], names, most, now, history or {})
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
     lines += bookings.screen(view.get("bookings", ()), indices, now, uid, most)
