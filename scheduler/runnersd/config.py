@@ -82,6 +82,7 @@ class GpusConfig:
     foreign: str = key("exclude", choice("exclude", "share"))
     foreign_min_memory: int = key(GIB, size())
     foreign_ignore: tuple[str, ...] = key(("Xorg", "Xwayland", "gnome-shell", "nvidia-cuda-mps-server"), listing(text))
+    confine: bool = key(True, flag)
     xid: XidConfig = section(XidConfig)
 
 

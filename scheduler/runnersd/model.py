@@ -366,3 +366,4 @@ class Launch:
     log_max: int
     container: ContainerSpec | None = None
     experiment: str | None = None  #: the folder whose record is told of the attempt; of host jobs
+    away: tuple[int, ...] = ()  #: minors of the cards that it must not be able to use; of host jobs of other users

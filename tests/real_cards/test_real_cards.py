@@ -215,6 +215,22 @@ def test_jobs_of_different_users_have_the_card_one_after_the_other(daemon: Daemo
         assert not any(job["attempts"][0].get("contaminated") for job in (first, second))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemon keeps cards from jobs")
+def test_a_job_that_names_a_card_it_has_not_got_does_not_get_it(daemon: Daemon, told: list[Told]) -> None:
+    daemon.socket.chmod(0o666)
+    daemon.socket.parent.chmod(0o711)
+    command = ["env", f"CUDA_VISIBLE_DEVICES={','.join(map(str, range(len(told))))}", *CUDA, "64", "0"]
+    with Somebody(daemon, 4321) as somebody:
+        ids = [
+            somebody.submit({"name": "greedy", "command": command, **keys}, cwd="/tmp", env=SURROUNDINGS)[0]
+            for keys in ({}, {"num_gpus": 1, "gpus": ["0"]})
+        ]
+        without, with_one = daemon.wait(*ids)
+    assert (without["state"], without["exit_code"]) == ("failed", 3) and "refused cuInit" in says(daemon, without["id"])
+    assert with_one["state"] == "succeeded"
+    assert says(daemon, with_one["id"]).split() == ["ready", *with_one["attempts"][0]["gpus"]]
+
+
 def test_a_job_that_computes_can_be_cancelled(daemon: Daemon) -> None:
     id = submit(daemon, 1024, 600, "work")
     ready(daemon, id)

@@ -59,7 +59,16 @@ class Launches:
             grace=spec.grace,
             log_max=self.config.jobs.log_max,
             experiment=experiment_folder(spec.experiment),
+            away=self._away(job) if self.config.gpus.confine else (),
         )
+
+    def _away(self, job: Job) -> tuple[int, ...]:
+        """The minors of the cards that the job has not got; none where it is not known which those are."""
+        known = {gpu.uuid: gpu.minor for gpu in self.inventory.gpus}
+        own = {known.get(uuid) for uuid in job.gpus}
+        if None in own:
+            return ()
+        return tuple(sorted({minor for minor in known.values() if minor is not None} - own))
 
     async def _container(self, job: Job, run: RunName) -> Launch:
         pipeline, spec, config = job.pipeline, job.spec, self.config.containers

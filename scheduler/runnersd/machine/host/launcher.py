@@ -47,6 +47,7 @@ class HostLauncher:
         self._forgotten: dict[RunName, asyncio.Future[None]] = {}
         self._forgetting: asyncio.Task[None] | None = None
         self._boot = processes.boot_id()
+        self._unconfined: set[str] = set()  # reasons that the log has
 
     async def open(self) -> None:
         """Start the spawner. To be called once, before anything else.
@@ -157,7 +158,7 @@ class HostLauncher:
             run=name, record=path, out=out, err=err, argv=launch.argv, cwd=launch.cwd, umask=launch.umask,
             environment={**launch.environment, "RUNNERS_RUN": name}, grace=launch.grace, log_max=launch.log_max,
             uid=who.uid if who else None, gid=who.gid if who else None, groups=who.groups if who else (),
-            experiment=launch.experiment,
+            experiment=launch.experiment, away=launch.away,
         )  # fmt: skip
         attempt.order, attempt.cards = order.pack(), launch.gpus
         try:
@@ -172,7 +173,10 @@ class HostLauncher:
         what, *rest = message
         attempt.order = None
         if what == "started":
-            at, attempt.pid = rest
+            at, attempt.pid, unconfined = rest
+            if unconfined is not None and unconfined not in self._unconfined:
+                self._unconfined.add(unconfined)
+                log.warning("host jobs are not kept from cards that are not theirs: %s", unconfined)
             if not attempt.started.done():
                 attempt.started.set_result(at)
         elif what == "over":

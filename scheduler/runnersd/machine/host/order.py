@@ -6,7 +6,7 @@
     to a supervisor      ("run", order)                        with the fence first
                          ("stop", run, at_once)
                          ("signal", run, number)
-    from a supervisor    ("started", at, pid)
+    from a supervisor    ("started", at, pid, unconfined)      unconfined: why cards could not be kept from it, or None
                          ("over", code, finished, peak, truncated)
                          ("failed", why) or ("exists",)        in place of these two
     from the spawner     ("crowded", why)                      on that line, when it has no room for a supervisor
@@ -39,12 +39,13 @@ _CUT = int(socket.MSG_CTRUNC)  # as a flag it would be slow
 class Order:
     """One attempt, as its supervisor needs it. ``uid`` is None where it runs as the daemon's own user.
 
-    ``experiment`` is the folder whose record is told of it, if there is one.
+    ``experiment`` is the folder whose record is told of it, if there is one. ``away`` are the minors of the cards that
+    it must not be able to use.
     """
 
     __slots__ = (
-        "argv", "cwd", "environment", "err", "experiment", "gid", "grace", "groups", "log_max", "out", "record", "run",
-        "uid", "umask", )  # fmt: skip
+        "argv", "away", "cwd", "environment", "err", "experiment", "gid", "grace", "groups", "log_max", "out", "record",
+        "run", "uid", "umask", )  # fmt: skip
 
     def __init__(
         self,
@@ -63,6 +64,7 @@ class Order:
         gid: int | None = None,
         groups: Sequence[int] = (),
         experiment: str | None = None,
+        away: Sequence[int] = (),
     ) -> None:
         self.run = run
         self.record = record
@@ -78,6 +80,7 @@ class Order:
         self.gid = gid
         self.groups = groups
         self.experiment = experiment
+        self.away = away
 
     def pack(self) -> bytes:
         """As bytes for :meth:`unpack`: both ends are the same interpreter."""

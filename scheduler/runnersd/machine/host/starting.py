@@ -8,6 +8,7 @@ import os
 import signal
 
 from . import order as orders
+from .confinement import confine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ EVERY = frozenset(signal.valid_signals())
 _DEFAULTED = EVERY - {signal.SIGKILL, signal.SIGSTOP}
 #: What the machine is short of for a while: processes, memory, descriptors. It passes, and so nothing fails for it.
 PASSING = frozenset((errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ETOOMANYREFS))
+#: Begins the line in which a child says that it is not confined; what else it says begins with an error's number.
+_UNCONFINED = "unconfined"
 
 
 class LaunchError(Exception):
@@ -28,14 +31,17 @@ class LaunchError(Exception):
         self.passing = getattr(cause, "errno", None) in PASSING
 
 
-def start(order: orders.Order, out: int, err: int) -> int:
-    """Run the order's program with these two as its stdout and stderr; its pid. Every signal must be blocked.
+def start(order: orders.Order, out: int, err: int) -> tuple[int, str | None]:
+    """Run the order's program with these two as its stdout and stderr. Every signal must be blocked.
+
+    Returns its pid, and why it could not be kept from cards that are not its own, where that is so. Who runs as the
+    daemon's own user is not kept from any: root could undo it, and nobody else can do it.
 
     Raises:
         LaunchError: it did not start.
     """
     try:
-        return _spawn(order, out, err) if order.uid is None or _is_us(order) else _fork(order, out, err)
+        return (_spawn(order, out, err), None) if order.uid is None or _is_us(order) else _fork(order, out, err)
     except OSError as error:
         raise LaunchError(f"cannot run {order.argv[0]!r}: {error.strerror or error}", error) from error
     except (ValueError, LookupError) as error:  # a NUL in an argument, no argument at all
@@ -84,12 +90,14 @@ def _spawn(order: orders.Order, out: int, err: int) -> int:
         os.chdir("/")
 
 
-def _fork(order: orders.Order, out: int, err: int) -> int:
+def _fork(order: orders.Order, out: int, err: int) -> tuple[int, str | None]:
     """Start as the submitter: whatever looks at their files happens after the change, as them."""
     errors, errors_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
+            if order.away and (unconfined := confine(order.away)):
+                os.write(errors_end, f"{_UNCONFINED} {unconfined}\n".encode(errors="replace"))
             _become_job(order, out, err)
         except LaunchError as error:
             os.write(errors_end, f"0 {error}".encode(errors="replace"))
@@ -101,12 +109,16 @@ def _fork(order: orders.Order, out: int, err: int) -> int:
             os._exit(127)
     os.close(errors_end)
     with open(errors, "rb") as file:
-        why = file.read().decode(errors="replace")
-    if why:
+        said = file.read().decode(errors="replace")
+    unconfined = None
+    if said.startswith(_UNCONFINED):
+        first, _, said = said.partition("\n")
+        unconfined = first.partition(" ")[2]
+    if said:
         os.waitpid(pid, 0)
-        number, _, why = why.partition(" ")
+        number, _, why = said.partition(" ")
         raise LaunchError(why, OSError(int(number), why))
-    return pid
+    return pid, unconfined
 
 
 def _program(order: orders.Order) -> str:

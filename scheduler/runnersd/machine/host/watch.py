@@ -136,24 +136,24 @@ class Watch:
                 source, end = os.pipe()
                 ends.append(end)
                 self.streams.append(Stream(source, path, self.order.log_max))
-            started, self.main = self._begin(*ends)
+            started, self.main, unconfined = self._begin(*ends)
         finally:
             for end in ends:
                 os.close(end)
         main = processes.look(self.main)
         assert main is not None  # it is our child, and not yet waited for
         self._append(record.begun(started, self.main, main.start))
-        self.supervisor.tell("started", started, self.supervisor.pid)
+        self.supervisor.tell("started", started, self.supervisor.pid, unconfined)
 
-    def _begin(self, out: int, err: int) -> tuple[float, int]:
-        """Start its first process: since when (Unix seconds) it runs, and its pid. Where there is no room for one,
-        there may be soon.
+    def _begin(self, out: int, err: int) -> tuple[float, int, str | None]:
+        """Start its first process: since when (Unix seconds) it runs, and what `start` returns. Where there is no room
+        for one, there may be soon.
         """
         patience = time.monotonic() + _TRY_FOR
         while True:
             started = time.time()  # what it waited before is none of its time
             try:
-                return started, start(self.order, out, err)
+                return started, *start(self.order, out, err)
             except LaunchError as error:
                 if not error.passing or time.monotonic() > patience or self._called_off():
                     raise
