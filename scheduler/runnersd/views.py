@@ -24,8 +24,8 @@ from runners.spec import JobSpec
 from runnersd.closeness import neighbours
 from runnersd.forecast import Effect, Expectation, Foreseen
 from runnersd.inventory import card_state, foreign_processes
-from runnersd.model import Booking, Gpu, GpuProcess, Job, Reason
-from runnersd.planner import World, job_of, outsider_text, supervisors_on
+from runnersd.model import Booking, Gpu, GpuId, GpuProcess, Job, Reason
+from runnersd.planner import Plan, Reservation, World, job_of, outsider_text, supervisors_on
 from runnersd.planner.bookings import may_outlast, waits_for
 from runnersd.planner.words import user_of
 from runnersd.telemetry.verdict import Wanted, verdict
@@ -162,8 +162,17 @@ def _likely(expected: Expectation | None) -> float | None:
     return None if expected is None else expected.likely
 
 
-def gpu_view(gpu: Gpu, world: World) -> GpuView:
-    """The status object of a card."""
+def gpu_views(world: World, plan: Plan) -> list[GpuView]:
+    """The status objects of all cards, in PCI order, with those for whom they are kept."""
+    kept: dict[GpuId, Reservation] = {}
+    for made in sorted(plan.reservations, key=lambda made: (made.at, made.job.id)):
+        for uuid in () if made.owed else made.gpus:
+            kept.setdefault(uuid, made)
+    return [gpu_view(gpu, world, kept.get(gpu.uuid)) for gpu in world.inventory.gpus]
+
+
+def gpu_view(gpu: Gpu, world: World, kept: Reservation | None = None) -> GpuView:
+    """The status object of a card, and what it is ``kept`` for."""
     holders = world.snapshot.holders.get(gpu.uuid, {})
     foreign = foreign_processes(gpu, supervisors_on(gpu, world), world.foreign)
     state = card_state(gpu, list(holders.values()), drained=gpu.uuid in world.drained, foreign=bool(foreign))
@@ -187,6 +196,8 @@ def gpu_view(gpu: Gpu, world: World) -> GpuView:
     booked = [booking.id for booking in world.bookings if gpu.uuid in booking.gpus]
     if booked:
         view["booking"] = booked[0]
+    if kept is not None and state == "free":
+        view["kept"] = {"job": kept.job.id, "user": user_of(kept.job), "at": kept.at}
     if gpu.uuid in world.drained:
         drain = world.drained[gpu.uuid]
         view["drained"] = {"reason": drain.reason, "by": drain.by, "at": drain.at}

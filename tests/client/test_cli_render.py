@@ -54,6 +54,16 @@ def busy() -> dict[str, Any]:
 
 @pytest.mark.parametrize("most", [80, 81, 95, 96, 100, 133, 200, 40])
 @pytest.mark.parametrize("history", [{}, {"GPU-00000000": [None, 0, 50, 100]}])
+@pytest.mark.parametrize("away, said", [(600.0, "kept for 12 (ann), about "), (-1.0, "kept for 12 (ann)")])
+def test_a_free_card_that_is_kept_says_for_whom(away: float, said: str) -> None:
+    now = time.time()
+    kept = {"job": 12, "user": "ann", "at": now + away}
+    card = gpu_view(0, kept=kept)
+    line = next(line for line in drawn(status_view([], [card]), 120) if " free " in line)
+    assert (said in line, line.rstrip().endswith(said)) == (True, away < 0)
+    assert said in plain.cards([card], now)[1]
+
+
 def test_no_line_is_wider_than_the_terminal(most: int, history: dict[str, list[int | None]]) -> None:
     for line in drawn(busy(), most, history=history):
         assert lines.width(line) <= most, line

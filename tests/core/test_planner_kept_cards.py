@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -14,6 +15,7 @@ from runnersd.model import Inventory, Submitter
 from runnersd.planner import World
 from runnersd.planner.order import DEPTH
 from runnersd.urgency import Measures
+from runnersd.views import gpu_views
 
 BOB, CID = (Submitter(uid, uid, (uid,), name) for uid, name in ((1001, "bob"), (1002, "cid")))
 
@@ -72,6 +74,29 @@ def test_a_job_that_just_fits_before_another_gets_its_cards(number: int) -> None
     given = starts(run_plan(queue, queue.world(8), now))
     assert {id: len(gpus) for id, gpus in given.items()} == {one: 4, other: 4}
     assert len({uuid for gpus in given.values() for uuid in gpus}) == 8, "no card is given twice"
+
+
+def test_a_free_card_says_for_whom_it_is_kept() -> None:
+    queue = Queue()
+    queue.add(spec("first", num_gpus=1, gpus=("0",), time_limit=60.0))
+    run_plan(queue, queue.world(3))
+    (wide,) = queue.add(spec("wide", num_gpus=2, gpus=("0", "1"), time_limit=600.0), user=BOB)
+    world = queue.world(3)
+    views = gpu_views(world, run_plan(queue, world))
+    assert [view["state"] for view in views] == ["reserved", "free", "free"]
+    assert [view.get("kept") for view in views] == [None, {"job": wide, "user": "bob", "at": NOW + 60.0}, None]
+
+
+def test_a_card_that_is_only_owed_is_free_for_others() -> None:
+    queue = Queue()
+    queue.add(spec("first", num_gpus=1, gpus=("0",), time_limit=60.0))
+    run_plan(queue, queue.world(2))
+    (wide,) = queue.add(spec("wide", num_gpus=2, time_limit=600.0))
+    world = queue.world(2)
+    made = run_plan(queue, world)
+    owed = replace(made, reservations=tuple(replace(one, owed=True) for one in made.reservations))
+    assert [one.job.id for one in owed.reservations] == [wide]
+    assert not any("kept" in view for view in gpu_views(world, owed))
 
 
 def test_a_job_for_which_cards_are_kept_starts_on_an_idle_machine_behind_however_many_lines() -> None:

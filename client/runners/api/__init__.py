@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from .forecast import AdviceView, AheadJobView, AheadView, EffectView, ForeseenView
 from .jobs import AttemptView, EventView, IntruderView, JobDetailView, JobView, XidView
-from .machine import BookingView, DaemonView, DrainView, GpuProcessView, GpuView, NearView, StatusView
+from .machine import BookingView, DaemonView, DrainView, GpuProcessView, GpuView, KeptView, NearView, StatusView
 from .past import (
     CardChangeView,
     HistoryView,
@@ -62,6 +62,7 @@ __all__ = [
     "JobDetailView",
     "JobState",
     "JobView",
+    "KeptView",
     "MeasureView",
     "NearView",
     "PastAttemptView",

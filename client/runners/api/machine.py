@@ -37,6 +37,14 @@ class NearView(TypedDict):
     gpus: list[str]
 
 
+class KeptView(TypedDict):
+    """The job that waits and has a card kept, whose it is, and when it is expected to start there (Unix seconds)."""
+
+    job: int
+    user: str
+    at: float
+
+
 class GpuView(TypedDict):
     """One card. ``state`` is the first that applies of lost, drained, reserved, shared, foreign, free."""
 
@@ -57,6 +65,7 @@ class GpuView(TypedDict):
     near: NotRequired[NearView | None]  #: None where the driver does not say
     drained: NotRequired[DrainView]
     booking: NotRequired[int]  #: that has it now, or is the next to
+    kept: NotRequired[KeptView]  #: of a free card: others start there only if they are done by then
 
 
 class BookingView(TypedDict):

@@ -73,7 +73,8 @@ def _why(gpu: GpuView, now: float) -> str:
     drained = gpu.get("drained")
     if drained is not None:
         return f"drained: {words.drain(drained, now)}"
-    return words.clean(gpu.get("reason") or "-")
+    kept = gpu.get("kept")
+    return words.kept(kept, now) if kept is not None else words.clean(gpu.get("reason") or "-")
 
 
 def jobs(views: Sequence[JobView], indices: dict[str, int], now: float) -> list[str]:

@@ -248,10 +248,12 @@ def _tenants(gpu: GpuView, jobs: Mapping[int, JobView], room: int) -> Line:
 
 
 def _why(gpu: GpuView, now: float) -> str:
-    """Whose processes are on the card that do not belong there, or why it is out of use."""
-    drained = gpu.get("drained")
+    """Whose processes are on the card that do not belong there, why it is out of use, or for whom it is kept."""
+    drained, kept = gpu.get("drained"), gpu.get("kept")
     if drained is not None:
         return words.drain(drained, now)
+    if kept is not None:
+        return words.kept(kept, now)
     why = words.clean(gpu.get("reason", ""))
     return why or ("pid " + ", ".join(map(str, gpu["foreign_pids"])) if gpu["foreign_pids"] else "")
 

@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runners.api import AttemptView, DrainView, JobView
+    from runners.api import AttemptView, DrainView, JobView, KeptView
 
 GIB = 1 << 30
 
@@ -105,6 +105,12 @@ def drain(drain: DrainView, now: float) -> str:
     since = "" if drain["at"] is None else f"since {clock(drain['at'], now)}"
     who = ", ".join(clean(text) for text in (drain["by"] and f"by {drain['by']}", since) if text)
     return f"{clean(drain['reason'])} ({who})" if drain["reason"] and who else clean(drain["reason"]) or who
+
+
+def kept(kept: KeptView, now: float) -> str:
+    """``kept for 12 (ann), about 14:20``: for whom a free card is kept, and when they are expected to start there."""
+    about = f", about {clock(kept['at'], now)}" if kept["at"] > now else ""
+    return f"kept for {kept['job']} ({clean(kept['user'])}){about}"
 
 
 def clean(text: str) -> str:

@@ -39,7 +39,7 @@ from runnersd.model import Drain, GpuId, Job, JobId, Pipeline, Reason, RunName, 
 from runnersd.revision import again
 from runnersd.store import Store
 from runnersd.telemetry.recording import NoRecorder, Recorder
-from runnersd.views import gpu_view, job_view, judged
+from runnersd.views import gpu_view, gpu_views, job_view, judged
 
 Accepted = tuple[Pipeline, list[tuple[JobId, str]]]
 
@@ -178,8 +178,7 @@ class Engine:
 
     def gpus(self) -> list[GpuView]:
         """The cards' status objects, in PCI order."""
-        world = self._loop.world()
-        return [gpu_view(gpu, world) for gpu in world.inventory.gpus]
+        return gpu_views(self._loop.world(), self._loop.plan)
 
     def card_indices(self) -> dict[GpuId, int]:
         """The cards' numbers, by UUID."""

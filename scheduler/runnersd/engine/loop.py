@@ -27,7 +27,7 @@ from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
 from runnersd.planner.telling import Telling
 from runnersd.store import Store
 from runnersd.urgency import measures_of
-from runnersd.views import gpu_view
+from runnersd.views import gpu_views
 
 log = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ class Loop:
         if not self.sight.inventory.gpus and not self._card_states:
             return
         world = self.world()
-        views = [gpu_view(gpu, world) for gpu in world.inventory.gpus]
+        views = gpu_views(world, self.plan)
         for view in views:
             if self._card_states.get(view["uuid"]) != view["state"]:
                 self.store.announce(f"gpu.{view['state']}", cast(dict[str, object], view))

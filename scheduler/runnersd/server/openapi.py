@@ -41,6 +41,7 @@ _VIEWS = (
     api.IntruderView,
     api.NearView,
     api.DrainView,
+    api.KeptView,
     api.GpuView,
     api.BookingView,
     api.DaemonView,
