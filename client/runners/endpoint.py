@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from .errors import RunnersError
 
-#: Seconds a request may take.
-TIMEOUT = 60.0
+#: Seconds without a word after which a request is given up, and one of somebody who only looks.
+TIMEOUT, LOOKING = 60.0, 10.0
 #: Seconds in which a request that may be repeated looks for a daemon that hung up on it: a restart takes about one.
 RESTART = 2.0
 #: The largest body the daemon takes.

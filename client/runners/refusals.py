@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import struct
 from collections.abc import Iterator, Sequence
 
 from . import errors
-from .transport import Answer
+from .transport import Answer, connect
+
+#: Seconds to find out who does not answer.
+_KNOCK = 0.5
 
 
 def told(answer: Answer) -> errors.RunnersError:
@@ -52,9 +57,26 @@ def unreachable(candidates: Sequence[str]) -> errors.DaemonUnreachable:
 
 def timed_out(path: str | None, seconds: float) -> errors.Unavailable:
     """The daemon at ``path`` took the connection or the request, and said nothing for so long."""
-    return errors.Unavailable(
-        f"cannot get an answer from {path}: nothing came for {seconds:.0f} s; is the daemon stuck?"
+    stopped = _stopped(path) if path is not None else None
+    why = (
+        f"the daemon's process {stopped} is stopped; `kill -CONT {stopped}` lets it go on"
+        if stopped is not None
+        else "the daemon is stuck, or has very much to do; try again, and if that does not help look into its log, or "
+        "restart it: jobs go on meanwhile"
     )
+    return errors.Unavailable(f"cannot get an answer from {path}: nothing came for {seconds:.0f} s; {why}")
+
+
+def _stopped(path: str) -> int | None:
+    """The pid of who listens there, if a signal or a debugger has stopped it."""
+    try:
+        with connect(path, _KNOCK) as sock:
+            pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            state = file.read().rpartition(b") ")[2][:1]
+    except OSError:
+        return None
+    return pid if state in (b"T", b"t") else None
 
 
 def hung_up(path: str | None) -> errors.Unavailable:

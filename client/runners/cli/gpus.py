@@ -7,6 +7,7 @@ import sys
 import time
 
 from runners.client import Client
+from runners.endpoint import LOOKING
 from runners.render import bookings, plain
 from runners.render.terminal import Terminal
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def gpus(words: Words) -> int:
     """The inventory."""
-    client = Client(words.text("socket"))
+    client = Client(words.text("socket"), timeout=LOOKING)
     if words.has("json"):
         print_json(client.get("/v1/gpus"))
         return 0

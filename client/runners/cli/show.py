@@ -6,6 +6,7 @@ import sys
 import time
 
 from runners.client import Client
+from runners.endpoint import LOOKING
 from runners.render.detail import detail
 from runners.render.lines import paint
 from runners.render.status import PLAIN_SIGNS
@@ -17,7 +18,7 @@ from .sentences import print_json
 
 def show(words: Words) -> int:
     """One job in full; of a pipeline, its jobs in a table."""
-    client, id = Client(words.text("socket")), words.required("ID")
+    client, id = Client(words.text("socket"), timeout=LOOKING), words.required("ID")
     if id.startswith("p"):
         return _pipeline(client, id, words)
     view = client.job(id)

@@ -7,6 +7,7 @@ import sys
 import time
 
 from runners.client import Client
+from runners.endpoint import LOOKING
 from runners.render import plain
 from runners.render.terminal import Terminal
 
@@ -28,7 +29,7 @@ def status(words: Words) -> int:
         from .watch import watch
 
         return watch(words)
-    client = Client(words.text("socket"))
+    client = Client(words.text("socket"), timeout=LOOKING)
     view = look(client, words)
     if words.has("json"):
         sys.stdout.write(json.dumps(view) + "\n")

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 from runners.api import JobView, StatusView
 from runners.client import Client
+from runners.endpoint import LOOKING
 from runners.errors import DaemonUnreachable, InvalidRequest, Unavailable
 from runners.render import plain
 from runners.render.lines import paint
@@ -33,7 +34,7 @@ def watch(words: Words) -> int:
         raise InvalidRequest(
             "cannot show the status: --json is one document, --watch is many; ask again as often as you like"
         )
-    client, terminal = Client(words.text("socket")), Terminal(sys.stdout)
+    client, terminal = Client(words.text("socket"), timeout=LOOKING), Terminal(sys.stdout)
     view = look(client, words)
     if not terminal.interactive:
         return _repeat(client, words, view)
