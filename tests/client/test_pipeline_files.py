@@ -384,7 +384,7 @@ BAD = {
             "f.yml:2: num_gpus: expected a whole number from 0 to 1024, found 'two'",
             "f.yml:3: blocking: expected true or false, found 'maybe'",
             "f.yml:4: retries: expected a whole number from 0 to 10000, found 1.5",
-            "f.yml:5: time_limit: found '5 parsecs', not a duration: write seconds (90), 90s, 30m, 12h, 2d, 1h30m or 1:30:00",
+            "f.yml:5: time_limit: found '5 parsecs', not a duration: write seconds (90), 90s, 30m, 12h, 2d, 1h30m, 1:30:00 or 2-12:00:00 (days)",
             "f.yml:6: env: expected a mapping of variables to values, found a list",
             "f.yml:7: priority: expected a whole number from -100 to 100, found 200",
         ],

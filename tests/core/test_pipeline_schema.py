@@ -247,7 +247,7 @@ ONE_JOB = [
     ({"cpus": 0}, "jobs[0].cpus: expected a number of CPUs above 0, such as 4 or 0.5, found 0"),
     ({"cpus": math.nan}, "jobs[0].cpus: expected a number of CPUs above 0, such as 4 or 0.5, found nan"),
     ({"blocking": "yes"}, "jobs[0].blocking: expected true or false, found 'yes'"),
-    ({"time_limit": "5x"}, "jobs[0].time_limit: found '5x', not a duration: write seconds (90), 90s, 30m, 12h, 2d, 1h30m or 1:30:00"),
+    ({"time_limit": "5x"}, "jobs[0].time_limit: found '5x', not a duration: write seconds (90), 90s, 30m, 12h, 2d, 1h30m, 1:30:00 or 2-12:00:00 (days)"),
     ({"time_limit": 0}, "jobs[0].time_limit: expected a duration above 0, found 0"),
     ({"gpu_memory": "20 gigs"}, "jobs[0].gpu_memory: found '20 gigs', not a size: write bytes (1073741824), 512MiB, 20GiB or 20GB"),
     ({"gpu_memory": 0}, "jobs[0].gpu_memory: expected a size above 0, found 0"),

@@ -78,7 +78,7 @@ COMMANDS = (
             Option("--gpu-capability", "cards of at least this compute capability (8.0)", "X.Y"),
             Option("--image", "run in a container of this image", "IMAGE"),
             Option("--cpus", "processor cores", "N"),
-            Option("-t --time-limit", "stop it after this long (90s, 30m, 12h, 1:30:00)", "TIME"),
+            Option("-t --time-limit", "stop it after this long (90s, 30m, 12h, 1:30:00, 2-12:00:00)", "TIME"),
             Option("--name", "the job's name", "S"),
             Option("-d --detach", "only queue it and print its id"),
             Option("--json", "with -d: one JSON document"),

@@ -18,17 +18,19 @@ _PARTS = re.compile(
 )
 _PLAIN = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d\d(?:\.\d+)?)", re.ASCII)
+_DAYS = re.compile(r"(\d+)-(\d?\d)(?::(\d\d)(?::(\d\d))?)?", re.ASCII)  # as Slurm has it
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(ib?|b?)", re.ASCII | re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _LONGEST = 40  #: no quantity needs more characters; keeps `int` and `float` away from hostile digits
 
-_DURATION_FORMS = "write seconds (90), 90s, 30m, 12h, 2d, 1h30m or 1:30:00"
+_DURATION_FORMS = "write seconds (90), 90s, 30m, 12h, 2d, 1h30m, 1:30:00 or 2-12:00:00 (days)"
 MOMENT_FORMS = "an ISO time such as 2026-01-31T18:00, or a delay such as +2h"
 _SIZE_FORMS = "write bytes (1073741824), 512MiB, 20GiB or 20GB"
 
 
 def parse_duration(value: object) -> float:
-    """Seconds of `90`, `"90s"`, `"30m"`, `"12h"`, `"2d"`, `"1h30m"`, `"1:30:00"` (hours) or `"1:30"` (minutes).
+    """Seconds of `90`, `"90s"`, `"30m"`, `"12h"`, `"2d"`, `"1h30m"`, `"1:30:00"` (hours), `"1:30"` (minutes), or
+    `"2-12:00:00"` (days).
 
     Raises:
         ValueError: it is none of these, negative, or over a hundred years.
@@ -56,6 +58,11 @@ def _seconds(value: object) -> float | None:
         if float(rest) >= 60 or (hours is not None and int(minutes) >= 60):
             return None
         return int(hours or 0) * 3600.0 + int(minutes) * 60.0 + float(rest)
+    if days := _DAYS.fullmatch(text):
+        hours, minutes, rest = days[2], days[3] or "0", days[4] or "0"
+        if int(hours) >= 24 or int(minutes) >= 60 or int(rest) >= 60:
+            return None
+        return float(days[1]) * 86400.0 + int(hours) * 3600.0 + int(minutes) * 60.0 + int(rest)
     if _PLAIN.fullmatch(text):
         return float(text)
     parts = _PARTS.fullmatch(text)
