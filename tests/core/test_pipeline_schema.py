@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runners.errors import InvalidPipeline
+from runners.pipeline.checking import MEANT
 from runners.pipeline.schema import JOB_KEYS, MAX_JOBS, derived_name, fill_names, read_submission
 from runners.spec import Barrier, JobSpec, Need, Notify, Submission
 
@@ -36,6 +37,11 @@ def mistakes(document: Any) -> list[str]:
 
 def mistakes_of(*jobs: Any, **more: Any) -> list[str]:
     return mistakes({"cwd": "/work", "jobs": list(jobs), **more})
+
+
+def test_words_of_others_lead_to_keys_that_there_are() -> None:
+    ours = {*JOB_KEYS, "matrix", "num_jobs"}
+    assert set(MEANT.values()) <= ours and not set(MEANT) & {*ours, "pipeline", "name", "jobs", "defaults"}
 
 
 def test_the_least_there_is() -> None:
@@ -279,6 +285,9 @@ ONE_JOB = [
     ({"needs": ["x"]}, "jobs[0].needs[0]: no job is named 'x'; name a job of this pipeline, or `all`"),
     ({"needs": ["true"]}, "jobs[0].needs[0]: 'true' needs itself"),
     ({"num_gpu": 1}, "jobs[0].num_gpu: unknown key 'num_gpu'; did you mean `num_gpus`?"),
+    ({"gpu": 1}, "jobs[0].gpu: unknown key 'gpu'; did you mean `num_gpus`?"),
+    ({"time": "1h"}, "jobs[0].time: unknown key 'time'; did you mean `time_limit`?"),
+    ({"depends-on": ["x"]}, "jobs[0].depends-on: unknown key 'depends-on'; did you mean `needs`?"),
     ({"matrix": {}}, "jobs[0].matrix: `matrix` belongs in a file; the client expands it before it submits"),
     ({"pipeline": "x"}, "jobs[0].pipeline: `pipeline` belongs in a file; the client expands it before it submits"),
 ]  # fmt: skip

@@ -99,6 +99,7 @@ def assignments(given: list[str]) -> dict[str, Any]:
         InvalidRequest: a word is no assignment, or its key is not a job's.
     """
     from runners.errors import InvalidRequest
+    from runners.pipeline.checking import MEANT
     from runners.pipeline.schema import JOB_KEYS
 
     from .options import nearest
@@ -113,7 +114,7 @@ def assignments(given: list[str]) -> dict[str, Any]:
             changes.setdefault("env", {})[variable] = value
             continue
         if key not in JOB_KEYS:
-            raise InvalidRequest(f"cannot update: a job has no key {key!r}{nearest(key, JOB_KEYS)}")
+            raise InvalidRequest(f"cannot update: a job has no key {key!r}{nearest(MEANT.get(key, key), JOB_KEYS)}")
         changes[key] = _value(value, JOB_KEYS[key].as_written, key in ("gpus", "mounts", "ports"))
     return changes
 

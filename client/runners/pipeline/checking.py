@@ -15,6 +15,29 @@ Path = tuple[str | int, ...]
 WRONG: Final = object()
 MAX_PROBLEMS = 200  #: named at once
 
+#: What other schedulers, and people, call our keys: what is spelt most alike is often something else.
+MEANT: Final = {
+    theirs: ours
+    for ours, words in {
+        "command": "cmd run exec",
+        "cpus": "cpu cores num_cpus cpus_per_task",
+        "env": "environment variables vars",
+        "gpu_memory": "gpu_mem vram",
+        "gpu_shared": "shared share",
+        "matrix": "array params parameters strategy sweep",
+        "memory": "mem ram",
+        "mounts": "volume volumes binds",
+        "needs": "after depends depends_on dependencies dependency deps requires",
+        "num_gpus": "gpu gpu_count gpus_per_task n_gpus ngpus",
+        "num_jobs": "concurrency max_parallel max_workers parallel",
+        "retries": "max_retries retry",
+        "run_in": "container docker",
+        "time_limit": "max_time time timeout walltime",
+        "workdir": "chdir cwd dir directory working_dir working_directory",
+    }.items()
+    for theirs in words.split()
+}
+
 #: What needs no quotes in a key path; a job's name is made of it too.
 NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 #: Must not be shown as it is.
@@ -61,11 +84,15 @@ class Check:
         return self.wrong(path, f"expected {what}, found {shown(found)}")
 
     def nearest(self, word: object, known: Collection[str]) -> str | None:
-        """The known word that this one is most likely a slip for."""
+        """The known word that this one is most likely another word, or a slip, for."""
         if not isinstance(word, str) or len(word) > 64 or len(known) > self._guesses:
             return None
         self._guesses -= len(known)
-        found = get_close_matches(word.lower().replace("-", "_"), known, n=1, cutoff=0.6)
+        word = word.lower().replace("-", "_")
+        meant = MEANT.get(word)
+        if meant in known:
+            return meant
+        found = get_close_matches(word, known, n=1, cutoff=0.6)
         return found[0] if found else None
 
     def unknown_keys(self, keys: Iterable[object], allowed: Collection[str], path: Path) -> None:
