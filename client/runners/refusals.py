@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from . import errors
+from . import errors, paths
 from .transport import Answer, connect
 
 #: Seconds to find out who does not answer.
@@ -113,6 +113,7 @@ def not_permitted(path: str) -> errors.NotAllowed:
         if group != "root"
         else "only root may use it; ask root to make the group of the configuration"
     )
-    return errors.NotAllowed(
-        f"cannot use {path}: permission denied; {advice}, or start your own with `runners-client up`"
-    )
+    own = "start your own with `runners-client up`"
+    if path != paths.SYSTEM_SOCKET:
+        own += ", without --socket and $RUNNERS_SOCKET"
+    return errors.NotAllowed(f"cannot use {path}: permission denied; {advice}, or {own}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.daemon import ROOT, Daemon, eventually
+from harness.daemon import PERSONAL, ROOT, Daemon, eventually
+from runners import own_daemon, paths, transport
+from runners.cli import main
 from runners.client import Client
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -72,6 +75,38 @@ def _runs(pid: int) -> bool:
             return stat.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_up_starts_ones_own_where_the_machines_is_for_others(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machines, connect = str(home / "machines"), transport.connect
+
+    def refused(path: str, timeout: float) -> socket.socket:
+        if path == machines:
+            raise PermissionError  # as the kernel says to whoever is not in the socket's group, and is not root
+        return connect(path, timeout)
+
+    for name in ("RUNNERS_SOCKET", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RUNNERS_STATE_DIR", str(home / "state"))
+    monkeypatch.setenv("RUNNERS_LOCK_DIR", str(home / "locks"))
+    monkeypatch.setenv("RUNNERS_CONFIG", str(home / "runnersd.yml"))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "client"), str(ROOT / "scheduler")]))
+    (home / "runnersd.yml").write_text("jobs: {min_free_disk: 64MiB}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 61003)
+    monkeypatch.setattr(paths, "SYSTEM_SOCKET", machines)
+    monkeypatch.setattr(transport, "connect", refused)
+    monkeypatch.setattr(own_daemon, "program", lambda: [sys.executable, str(PERSONAL)])
+    assert main.run(["status"]) == 4
+    assert capsys.readouterr().err.endswith("or start your own with `runners-client up`\n")
+    assert main.run(["up"]) == 0
+    try:
+        assert main.run(["up", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["state"] == "already up"
+        assert main.run(["status"]) == 0
+    finally:
+        assert main.run(["down", "--now"]) == 0
 
 
 def test_two_at_once_start_one(home: Path, cli: Cli) -> None:

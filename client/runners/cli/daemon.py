@@ -9,7 +9,7 @@ import time
 
 from runners import own_daemon, paths
 from runners.client import Client
-from runners.errors import IllegalTransition, RunnersError
+from runners.errors import IllegalTransition, NotAllowed, RunnersError
 from runners.render import words as said
 
 from .options import Words
@@ -20,7 +20,15 @@ def up(words: Words) -> int:
     """Start `runnersd` by itself, if none answers, and wait until it does."""
     chosen = words.text("socket")
     client = Client(chosen)
-    return _said(client, "started" if own_daemon.ensure(client, chosen) else "already up", words)
+    try:
+        started = own_daemon.ensure(client, chosen)
+    except NotAllowed:
+        if chosen or os.environ.get("RUNNERS_SOCKET"):
+            raise
+        # The machine's daemon is not for this user: one of their own is what that is answered with.
+        client.candidates = paths.own_sockets()
+        started = own_daemon.ensure(client)
+    return _said(client, "started" if started else "already up", words)
 
 
 def down(words: Words) -> int:
