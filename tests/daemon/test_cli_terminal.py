@@ -35,14 +35,20 @@ class Terminal:
     """A program on a terminal of its own: what it shows, and keys typed into it."""
 
     def __init__(
-        self, daemon: Daemon, *words: str, columns: int = 100, rows: int = 30, cwd: Path | None = None
+        self,
+        daemon: Daemon,
+        *words: str,
+        columns: int = 100,
+        rows: int = 30,
+        cwd: Path | None = None,
+        term: str = "xterm-256color",
     ) -> None:
         self._ours, its = os.openpty()
         self.resize(columns, rows)
         self.before = termios.tcgetattr(its)
         self._its = its
         env = {name: value for name, value in daemon.env.items() if name not in ("NO_COLOR", "COLUMNS", "LINES")}
-        env |= {"TERM": "xterm-256color", "PYTHONIOENCODING": "utf-8"}
+        env |= {"TERM": term, "PYTHONIOENCODING": "utf-8"}
         self.child = subprocess.Popen(
             [sys.executable, "-m", "runners.cli", *words], env=env, stdin=its, stdout=its, stderr=its,
             start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0), cwd=cwd,
@@ -209,3 +215,20 @@ def test_a_submission_of_many_jobs_is_short_on_a_terminal(daemon: Daemon, start:
     assert terminal.end() == 0
     assert "many: 100 jobs" in terminal.plain
     assert "... and 80 more, up to " in terminal.plain
+
+
+def test_where_no_cursor_can_be_moved_none_is(daemon: Daemon, start: Start, tmp_path: Path) -> None:
+    (tmp_path / "two.yml").write_text("jobs: [{name: a, command: 'true'}, {name: b, command: 'true', needs: [a]}]\n")
+    followed = start("submit", "two.yml", "--follow", cwd=tmp_path, term="dumb")
+    assert followed.end() == 0
+    assert "b succeeded" in followed.shown
+    watched = start("status", "--watch", term="dumb")
+    watched.until("b")
+    watched.child.send_signal(signal.SIGINT)
+    watched.end()
+    daemon.submit({"name": "x", "command": "sleep 60"})
+    waits = start("run", "--", "true", term="dumb")
+    eventually("it waits", lambda: [*daemon.client().jobs(states=["queued"])])
+    waits.child.send_signal(signal.SIGINT)
+    assert waits.end() == 130
+    assert "\x1b" not in followed.shown + watched.shown + waits.shown

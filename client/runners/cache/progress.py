@@ -28,7 +28,7 @@ class Progress:
         """So many are done."""
         self.done = done
         now = time.monotonic() if now is None else now
-        if now - self.shown < (_REDRAW if self.terminal.interactive else _LINE):
+        if now - self.shown < (_REDRAW if self.terminal.redraws else _LINE):
             return
         self.shown = now
         self._show(now)
@@ -38,7 +38,7 @@ class Progress:
         now = time.monotonic() if now is None else now
         took = now - self.began
         line = f"{self.title}: {self.done} items in {duration(took)}"
-        if self.terminal.interactive:
+        if self.terminal.redraws:
             self.stream.write(f"\r\x1b[K{line}\n")
         else:
             self.stream.write(line + "\n")
@@ -51,7 +51,7 @@ class Progress:
         rest = f"{speed:.0f}/s" if speed >= 10 else f"{speed:.1f}/s"
         if self.total and speed:
             rest += f", {duration(max(0.0, (self.total - self.done) / speed))} left"
-        if not self.terminal.interactive:
+        if not self.terminal.redraws:
             self.stream.write(f"{self.title}: {counted} items, {rest}\n")
         else:
             bar = ""

@@ -17,6 +17,7 @@ from runners.errors import IllegalTransition, InvalidPipeline, InvalidRequest, N
 from runners.events import EventStream
 from runners.following import subscribe
 from runners.render import words as said
+from runners.render.terminal import redraws
 
 from .main import complain
 from .sentences import change
@@ -103,7 +104,7 @@ class Foreground:
         """As long as the events come; returns at the job's end, or when the daemon hung up."""
         self._follow(view)
         while view["state"] not in SETTLED and not events.ended:
-            waiting = view["state"] in WAITING and (self._refuse is not None or sys.stderr.isatty())
+            waiting = view["state"] in WAITING and (self._refuse is not None or redraws(sys.stderr))
             if waiting:
                 if self._refuse is not None:
                     self._refuse(view)
@@ -186,7 +187,7 @@ class Foreground:
 
     def _note(self, text: str) -> None:
         """A line for the person who waits, in place of the last one; nothing of it stays."""
-        if not sys.stderr.isatty() or not (text or self._noted):
+        if not redraws(sys.stderr) or not (text or self._noted):
             return
         width = os.get_terminal_size(2).columns or 80
         shown = text if len(text) < width else text[: width - 2] + "…"

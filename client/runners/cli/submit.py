@@ -13,6 +13,7 @@ from runners.errors import DaemonUnreachable, InvalidPipeline, InvalidRequest
 from runners.events import EventStream
 from runners.following import subscribe
 from runners.pipeline.files import Loaded, to_wire
+from runners.render.terminal import redraws
 from runners.spec import PipelineSpec
 
 from .options import Words
@@ -136,7 +137,7 @@ def _stay(
     ids = [one["pipeline"] for one in made]
     numbers = [job["id"] for one in made for job in one["jobs"]]
     try:
-        if live and not json and sys.stdout.isatty():
+        if live and not json and redraws(sys.stdout):
             from .follow import follow_live
 
             jobs = follow_live(client, stream, made, names)

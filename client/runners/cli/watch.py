@@ -29,14 +29,15 @@ _WIDE = 115  # where there are so many columns
 
 
 def watch(words: Words) -> int:
-    """Redraw until the person has seen enough; a daemon that is away is waited for. In a pipe, table after table."""
+    """Redraw until the person has seen enough; a daemon that is away is waited for. In a pipe, or where no
+    cursor can be moved, table after table."""
     if words.has("json"):
         raise InvalidRequest(
             "cannot show the status: --json is one document, --watch is many; ask again as often as you like"
         )
     client, terminal = Client(words.text("socket"), timeout=LOOKING), Terminal(sys.stdout)
     view = look(client, words)
-    if not terminal.interactive:
+    if not terminal.redraws:
         return _repeat(client, words, view)
     others = holders(client, view)
     history: dict[str, deque[int | None]] = {}

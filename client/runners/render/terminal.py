@@ -14,12 +14,13 @@ NARROWEST = 80
 
 
 class Terminal:
-    """``interactive``, ``colour``, ``width`` and ``height`` of a stream, as they are now."""
+    """``interactive``, ``redraws``, ``colour``, ``width`` and ``height`` of a stream, as they are now."""
 
-    __slots__ = ("colour", "height", "interactive", "unicode", "width")
+    __slots__ = ("colour", "height", "interactive", "redraws", "unicode", "width")
 
     def __init__(self, stream: TextIO) -> None:
         self.interactive = stream.isatty()
+        self.redraws = redraws(stream)
         self.colour = self.interactive and wants_colour()
         self.unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
         self.width, self.height = NARROWEST, 24
@@ -40,6 +41,11 @@ class Terminal:
 def wants_colour() -> bool:
     """Whether the person at the terminal wants colour: not with ``NO_COLOR``, nor on a terminal that has none."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") not in ("dumb", None)
+
+
+def redraws(stream: TextIO) -> bool:
+    """Whether its lines can be drawn again: not in a pipe, nor where no cursor moves, as in an editor's shell."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def output() -> Terminal:
