@@ -38,7 +38,7 @@ def test_an_expected_start(likely: float | None, between: Any, said: str) -> Non
 
 def test_what_nobody_can_tell_is_said() -> None:
     assert foretold.expected(None, [NOON, None], NOON).startswith("nobody can say when")
-    assert foretold.expected(None, [NOON + HOUR, None], NOON).startswith("not before 13:00; nobody can say when")
+    assert foretold.expected(None, [NOON + HOUR, None], NOON).startswith("hardly before 13:00; nobody can say when")
 
 
 def test_a_submission_whose_start_nobody_can_tell_would_wait() -> None:

@@ -89,21 +89,22 @@ async def test_a_job_belongs_to_who_submitted_it(daemon: Served) -> None:
             status, answer = await ask_as(daemon, BOB, "GET", path)
             assert status == 200, path
             assert "s3cret" not in str(answer) and "t0ken" not in str(answer)
-    for method, path, body in [
-        ("GET", "/v1/jobs/1/logs", None),
-        ("PATCH", "/v1/jobs/1", {"name": "mine"}),
-        ("POST", "/v1/jobs/1/cancel", {}),
-        ("POST", "/v1/jobs/p1/cancel", {}),
-        ("POST", "/v1/jobs/1/signal", {"signal": 9}),
-        ("POST", "/v1/jobs/1/retry", {}),
-        ("POST", "/v1/gpus/0/drain", {}),
-        ("POST", "/v1/gpus/0/undrain", {}),
-        ("POST", "/v1/daemon/pause", {}),
-        ("POST", "/v1/daemon/resume", {}),
-        ("POST", "/v1/daemon/shutdown", {"now": True}),
+    for method, path, body, said in [
+        ("GET", "/v1/jobs/1/logs", None, "show the output of job 1: "),
+        ("PATCH", "/v1/jobs/1", {"name": "mine"}, "change job 1: "),
+        ("POST", "/v1/jobs/1/cancel", {}, "cancel job 1: "),
+        ("POST", "/v1/jobs/p1/cancel", {}, "cancel job 1: "),
+        ("POST", "/v1/jobs/1/signal", {"signal": 9}, "signal job 1: "),
+        ("POST", "/v1/jobs/1/retry", {}, "retry job 1: "),
+        ("POST", "/v1/gpus/0/drain", {}, "drain: "),
+        ("POST", "/v1/gpus/0/undrain", {}, "undrain: "),
+        ("POST", "/v1/daemon/pause", {}, "pause: "),
+        ("POST", "/v1/daemon/resume", {}, "resume: "),
+        ("POST", "/v1/daemon/shutdown", {"now": True}, "stop the daemon: "),
     ]:
         status, answer = await ask_as(daemon, BOB, method, path, body)
         assert (status, answer["code"]) == (403, "not-allowed"), path
+        assert answer["detail"].startswith(f"cannot {said}"), answer
     assert (await ask_as(daemon, ADA, "GET", "/v1/jobs/1/logs")) == (200, "private\n")
     status, answer = await ask_as(daemon, ADA, "GET", "/v1/jobs/1")
     assert answer["spec"]["env"] == {"TOKEN": "t0ken"}

@@ -24,7 +24,7 @@ def expected(likely: float | None, between: Sequence[float | None] | None, now: 
         return "" if likely is None else f"about {words.clock(likely, now)}"
     earliest, latest = between[0], between[1]
     if likely is None or latest is None:
-        first = "" if earliest <= now + _NOW else f"not before {words.clock(earliest, now)}; "
+        first = "" if earliest <= now + _NOW else f"hardly before {words.clock(earliest, now)}; "
         return f"{first}nobody can say when: what is ahead has no time limit, and nothing like it has run before"
     if latest <= now + _NOW:
         return "now"

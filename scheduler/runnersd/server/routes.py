@@ -51,8 +51,10 @@ class Route:
 
     @property
     def act(self) -> str:
-        """What it does, for a refusal: the last word of its path."""
-        return {"PATCH": "change", "GET": "see"}.get(self.method, self.path.rpartition("/")[2])
+        """What it does, for a refusal: the last word of its path, or what that means."""
+        last = self.path.rpartition("/")[2]
+        meant = {"logs": "show the output of", "shutdown": "stop the daemon"}
+        return meant.get(last) or {"PATCH": "change", "GET": "see"}.get(self.method, last)
 
 
 async def openapi(call: Call) -> web.StreamResponse:
