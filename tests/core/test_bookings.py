@@ -63,6 +63,18 @@ def test_a_job_that_could_still_run_then_does_not_start_on_a_booked_card(limit: 
         assert list(starts(after)) == [id]
 
 
+@pytest.mark.parametrize("keys", [{}, {"gpu_shared": True, "gpu_memory": 1 << 30}])
+@pytest.mark.parametrize(("limit", "card"), [(None, "GPU-2"), (HOUR, "GPU-0")])
+def test_who_has_no_time_limit_takes_a_booked_card_last_of_all(
+    limit: float | None, card: str, keys: dict[str, Any]
+) -> None:
+    queue = Queue()
+    [id] = queue.add(spec(num_gpus=1, time_limit=limit, **keys), user=BOB)
+    world = queue.world(3, bookings=(booked(1, 0, 1, start=13.0),))
+    assert starts(plan(world, NOW)) == {id: (card,)}
+    assert id in starts(plan(queue.world(2, bookings=(booked(1, 0, 1, start=13.0),)), NOW)), "where there is no other"
+
+
 def test_a_job_of_which_nothing_is_known_starts_if_the_booking_is_far_away() -> None:
     queue = Queue()
     [id] = queue.add(spec(num_gpus=1), user=BOB)

@@ -19,6 +19,9 @@ from runnersd.planner.timeline import Timeline
 from runnersd.planner.words import wanted_text
 from runnersd.planner.world import Outsiders, World, outsiders, unclaimed_memory, usable
 
+#: Seconds that are as good as for ever.
+_FAR = 1e15
+
 
 class Asker(NamedTuple):
     """What of a job says which bookings stand in its way: whose it is, and how long it must be taken to run (seconds).
@@ -102,6 +105,10 @@ class Card:
             if booking.uid != asker.uid and booking.ends_at > at and booking.starts_at < at + asker.seconds:
                 return booking
         return None
+
+    def awaited(self, uid: int | None, now: float) -> bool:
+        """Whether somebody else has booked the card for a time that is not over."""
+        return any(booking.uid != uid and booking.ends_at > now for booking in self.bookings)
 
     def booked_for(self, uid: int | None, now: float) -> bool:
         """Whether the card is that user's by a booking now."""
@@ -245,14 +252,16 @@ class Cards:
         Those that the job's user has booked come first. Then a shared job goes where least is left. Others get cards of
         one model, the smallest that do if they say what they need, close to each other and far from those that stay
         free. Among equals they go where they are least in the way: to cards that are kept for somebody soon, before
-        those that are nobody's.
+        those that are nobody's; and without a time limit last of all to those that somebody has booked for later.
         """
         now = self._now
         fitting: list[tuple[bool, float, int, Card]] = []
         for place, card in enumerate(able):
             room = card.room(spec, asker, now, heeds)
             if room > 0 and room >= seconds:
-                left = card.time.capacity - card.time.taken(now) if spec.gpu_shared else room
+                left = card.time.capacity - card.time.taken(now) if spec.gpu_shared else min(room, _FAR)
+                if spec.time_limit is None and card.awaited(asker.uid, now):
+                    left = math.inf  # only a guess says that it will be over in time
                 fitting.append((not card.booked_for(asker.uid, now), left, place, card))
         if spec.gpu_shared:
             best = sorted(fitting, key=lambda one: one[:3])[: spec.num_gpus]
