@@ -71,7 +71,7 @@ def test_every_field_of_a_request_for_cards_is_compared(key: str) -> None:
         ("CapAdd", ["SYS_ADMIN"]), ("VolumesFrom", ["x"]), ("Links", ["x"]), ("Sysctls", {"kernel.shmmax": "1"}),
         ("CgroupParent", "/"), ("Cgroup", "container:x"), ("Dns", ["1.1.1.1"]), ("ExtraHosts", ["x:1.1.1.1"]),
         ("OomScoreAdj", -1000), ("OomKillDisable", True), ("PublishAllPorts", True), ("ReadonlyRootfs", True),
-        ("StorageOpt", {"size": "1"}), ("Ulimits", [{"Name": "core"}]), ("CpuRtRuntime", 1), ("CpusetCpus", "0"),
+        ("StorageOpt", {"size": "1"}), ("CpuRtRuntime", 1), ("CpusetCpus", "0"),
         ("BlkioWeight", 10), ("KernelMemory", 1), ("MemoryReservation", 1), ("ContainerIDFile", "/x"),
         ("Annotations", {"cdi.k8s.io/x": "nvidia.com/gpu=all"}), ("SomethingNew", {"a": 1}), ("Privileged", True),
     ],
@@ -80,6 +80,12 @@ def test_every_field_of_hostconfig_that_nobody_asked_for_is_noticed(name: str, v
     seen = as_inspected(made())
     seen["HostConfig"][name] = value
     assert any(name in said for said in differences(made(), seen))
+
+
+def test_limits_that_the_engine_gives_every_container_are_its_administrators_to_set() -> None:
+    seen = as_inspected(made())
+    seen["HostConfig"]["Ulimits"] = [{"Name": "memlock", "Hard": -1, "Soft": -1}]
+    assert differences(made(), seen) == []
 
 
 @pytest.mark.parametrize(

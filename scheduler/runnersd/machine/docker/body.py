@@ -36,6 +36,8 @@ DEFAULTS: Mapping[str, tuple[Any, ...]] = {
     "Runtime": ("runc", "io.containerd.runc.v2"),
     "VolumeDriver": ("local",),
 }
+#: Fields of HostConfig that are left to the engine's administrator: `default-ulimits`, as for memory that is locked.
+ADMINISTRATORS = ("Ulimits",)
 
 #: No command of an image's is run beside the job's.
 HEALTHCHECK = {"Test": ["NONE"]}
@@ -191,7 +193,7 @@ def differences(asked: Mapping[str, Any], seen: Mapping[str, Any]) -> list[str]:
                     [_request(one) for one in host.get(name) or ()])  # fmt: skip
         elif name in wanted_host and (wanted_host[name] or not host.get(name)):
             compare(f"HostConfig.{name}", wanted_host[name], host.get(name))
-        elif not _empty(host.get(name)) and host[name] not in DEFAULTS.get(name, ()):
+        elif not (_empty(host.get(name)) or name in ADMINISTRATORS or host[name] in DEFAULTS.get(name, ())):
             found.append(f"HostConfig.{name} is {_short(host[name])}, asked was nothing")
     if str(seen.get("AppArmorProfile") or "") == "unconfined":
         found.append("AppArmorProfile is unconfined")
