@@ -64,6 +64,15 @@ def test_submit_prints_ids_and_wait_gives_the_verdict(daemon: Daemon, tmp_path: 
     ]
 
 
+def test_submit_wait_points_to_the_output_of_a_job_that_ran(daemon: Daemon, tmp_path: Path) -> None:
+    no_start = "{name: no-start, command: [no-such-program]}"
+    failed = pipeline(tmp_path, f"jobs: [{no_start}, {{name: failed, command: exit 3}}]\n")
+    said = out(daemon.run("submit", failed, "--wait", cwd=tmp_path), 1).splitlines()
+    assert said[-1].startswith("`runners-client logs ") and said[-1].endswith(" shows what failed wrote")
+    alone = pipeline(tmp_path, f"jobs: [{no_start}]\n", "alone.yml")
+    assert "runners-client logs" not in out(daemon.run("submit", alone, "--wait", cwd=tmp_path), 1)
+
+
 def test_submit_wait_prints_a_line_for_each_that_ends(daemon: Daemon, tmp_path: Path) -> None:
     file = pipeline(
         tmp_path, "name: two\njobs:\n- {name: a, command: 'true'}\n- {name: b, command: 'true', needs: [a]}\n"

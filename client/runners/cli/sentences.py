@@ -71,6 +71,6 @@ def summary(jobs: Sequence[JobView]) -> str:
 
 
 def advice(jobs: Sequence[JobView]) -> str:
-    """Where to look when a job did not succeed; nothing when all did."""
-    bad = [job for job in jobs if job["state"] in ("failed", "timed_out")]
+    """Where to look when a job did not succeed; nothing when all did, or those never ran and wrote nothing."""
+    bad = [job for job in jobs if job["state"] in ("failed", "timed_out") and job["started_at"] is not None]
     return f"`runners-client logs {bad[0]['id']}` shows what {words.clean(bad[0]['name'])} wrote" if bad else ""
