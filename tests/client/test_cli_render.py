@@ -442,6 +442,33 @@ def test_what_is_true_of_several_in_a_row_is_said_once() -> None:
     assert [line.split()[0] for line in text.splitlines() if line.endswith("the same as 1")] == ["2", "3"]
 
 
+@pytest.mark.parametrize("most", [20, 40, 80, 120])
+def test_a_line_is_folded_and_nothing_of_it_is_left_out(most: int) -> None:
+    command = "python train.py --data /a/path/that/is/longer/than/any/line/of/a/small/terminal/and/has/no/space  --x 1"
+    for line in (
+        [("  command     ", "dim"), (command, "")],
+        [(f"     contaminated: {LONG}", "yellow")],
+        [
+            ("job 12", "bold"),
+            ("  train[" + "lr=0.001," * 12 + "]  ", "bold"),
+            ("✗ failed", "red"),
+            (" after 3s", "dim"),
+        ],
+        [("", "")],
+        [],
+    ):
+        shown = lines.fold(line, most)
+        assert max(map(lines.length, shown)) <= most
+        text, whole = ("".join(part for spans in of for part, _ in spans) for of in (shown, [line]))
+        assert text.replace(" ", "") == whole.replace(" ", "")
+    shown = lines.fold([("  in   ", "dim"), ("one two three", "red")], 28)
+    assert shown == [[("  in   ", "dim"), ("one two three", "red")]]
+    assert lines.fold([("  in   ", "dim"), ("one two three four five", "red")], 28) == [
+        [("  in   ", "dim"), ("one two three four", "red")],
+        [("       ", ""), ("five", "red")],
+    ]
+
+
 def test_bookings_are_listed_under_the_cards_and_nowhere_without_any() -> None:
     now = time.time()
     one = {

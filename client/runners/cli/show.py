@@ -8,7 +8,7 @@ import time
 from runners.client import Client
 from runners.endpoint import LOOKING
 from runners.render.detail import detail
-from runners.render.lines import paint
+from runners.render.lines import fold, paint
 from runners.render.status import PLAIN_SIGNS
 from runners.render.terminal import Terminal
 
@@ -27,10 +27,11 @@ def show(words: Words) -> int:
         return 0
     terminal = Terminal(sys.stdout)
     indices = {gpu["uuid"]: gpu["index"] for gpu in client.gpus()} if view["num_gpus"] else {}
+    most = terminal.width if terminal.interactive else 1 << 30
     for line in detail(view, indices, time.time()):
-        # A pipe gets every word; on a terminal nothing is worth a broken table.
-        painted = paint(line, terminal.width if terminal.interactive else 1 << 30, terminal.colour)
-        sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
+        for part in fold(line, most):
+            painted = paint(part, most, terminal.colour)
+            sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
     return 0
 
 

@@ -84,6 +84,32 @@ def with_rest(line: Line, text: str, style: str, most: int) -> list[Line]:
     return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
 
 
+def fold(line: Line, most: int) -> list[Line]:
+    """The line with all of its text, in lines of at most ``most`` columns: its last stretch goes on below where it
+    begins, broken at spaces, or anywhere in a word that is longer than a line."""
+    if length(line) <= most or not line:
+        return [line]
+    *before, (text, style) = line
+    words = text.lstrip(" ")
+    begin = length(before) + len(text) - len(words)
+    if most - begin < REST and before:
+        return [*fold(before, most), *fold([("  " + words, style)], most)]
+    parts = _pieces(words, max(most - begin, 1))
+    lines: list[Line] = [[*before, (text[: len(text) - len(words)] + parts[0], style)]]
+    return lines + [[(" " * begin, ""), (part, style)] for part in parts[1:]]
+
+
+def _pieces(text: str, most: int) -> list[str]:
+    parts = []
+    while len(head := _head(text, most)) < len(text):
+        head = head or text[0]
+        space = len(head) if text[len(head)] == " " else head.rfind(" ")
+        cut = space if space > 0 else len(head)
+        parts.append(text[:cut].rstrip(" "))
+        text = text[cut:].lstrip(" ")
+    return [*parts, text] if text or not parts else parts
+
+
 def length(line: Line) -> int:
     """Columns that a line takes."""
     return sum(width(text) for text, _style in line)
