@@ -137,6 +137,21 @@ def test_status_fits_its_columns(daemon: Daemon, start: Start) -> None:
         assert "\x1b[32m" in terminal.shown
 
 
+def test_show_leaves_nothing_out_on_a_small_terminal(daemon: Daemon, start: Start) -> None:
+    words = "--option " * 20 + "--the-last"
+    ids = daemon.submit(
+        {"name": "long", "command": f"echo {words}; exit 3"}, {"name": "gone", "command": ["no-such-one"]}
+    )
+    daemon.wait(*ids)
+    pipeline = daemon.job(ids[0])["pipeline"]
+    for columns in (50, 80):
+        for what, told in ((str(ids[0]), words), (pipeline, "cannot run 'no-such-one': No such program on its PATH")):
+            terminal = start("show", what, columns=columns)
+            assert terminal.end() == 0
+            assert told in " ".join(terminal.plain.split()), terminal.plain
+            assert max(map(width, terminal.plain.splitlines())) <= columns
+
+
 @pytest.mark.parametrize("leave", ["q", "\x03", "signal"])
 def test_watch_redraws_and_leaves_the_terminal_as_it_was(daemon: Daemon, start: Start, leave: str) -> None:
     terminal = start("status", "--watch")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -14,6 +15,12 @@ from runners.render.terminal import Terminal
 
 from .options import Words
 from .sentences import print_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runners.render.lines import Line
 
 
 def show(words: Words) -> int:
@@ -28,22 +35,29 @@ def show(words: Words) -> int:
     terminal = Terminal(sys.stdout)
     indices = {gpu["uuid"]: gpu["index"] for gpu in client.gpus()} if view["num_gpus"] else {}
     most = terminal.width if terminal.interactive else 1 << 30
-    for line in detail(view, indices, time.time()):
-        for part in fold(line, most):
-            painted = paint(part, most, terminal.colour)
-            sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")
+    _write([part for line in detail(view, indices, time.time()) for part in fold(line, most)], most, terminal)
     return 0
 
 
 def _pipeline(client: Client, id: str, words: Words) -> int:
-    from runners.render import plain
-
     jobs = client.jobs_of(id)
     if words.has("json"):
         print_json({"pipeline": id, "jobs": jobs})
         return 0
     indices = {gpu["uuid"]: gpu["index"] for gpu in client.gpus()}
     terminal = Terminal(sys.stdout)
-    for text in plain.jobs(jobs, indices, time.time()):
-        sys.stdout.write((paint([(text, "")], terminal.width, False) if terminal.interactive else text) + "\n")
+    if terminal.interactive:
+        from runners.render.status import sections
+
+        _write(sections(jobs, indices, terminal.width, time.time(), os.getuid())[1:], terminal.width, terminal)
+    else:
+        from runners.render import plain
+
+        sys.stdout.write("".join(f"{text}\n" for text in plain.jobs(jobs, indices, time.time())))
     return 0
+
+
+def _write(lines: Sequence[Line], most: int, terminal: Terminal) -> None:
+    for line in lines:
+        painted = paint(line, most, terminal.colour)
+        sys.stdout.write((painted if terminal.unicode else painted.translate(PLAIN_SIGNS)) + "\n")

@@ -63,19 +63,33 @@ def screen(
     lines += cards(view["gpus"], names, most, now, history or {})
     indices = {gpu["uuid"]: gpu["index"] for gpu in view["gpus"]}
     lines += bookings.screen(view.get("bookings", ()), indices, now, uid, most)
-    jobs = _Jobs(view["jobs"], indices, most, now, uid)
-    totals = view.get("counts", {})
+    lines += sections(view["jobs"], indices, most, now, uid, view.get("counts", {}))
+    if not view["jobs"]:
+        lines += [[], [(" no jobs yet; ", "dim"), ("runners-client submit FILE", ""), (" queues some", "dim")]]
+    return lines
+
+
+def sections(
+    jobs: Sequence[JobView],
+    indices: Mapping[str, int],
+    most: int,
+    now: float,
+    uid: int,
+    totals: Mapping[str, int] = MappingProxyType({}),
+) -> list[Line]:
+    """Jobs that are live, queued and over, each under its heading. ``totals``: how many there are of each state, where
+    not all are shown."""
+    table = _Jobs(jobs, indices, most, now, uid)
+    lines: list[Line] = []
     for states, title, labels in (
         (words.LIVE, "Running", ("cards", "for", "", "")),
         (words.WAITING, "Queued", ("wants", "waits", "starts", "why")),
         (words.SETTLED, "Finished", ("cards", "ran", "ended", "how")),
     ):
-        section = [job for job in view["jobs"] if job["state"] in states]
+        section = [job for job in jobs if job["state"] in states]
         if section:
             total = sum(totals.get(state, 0) for state in states) if states != words.SETTLED else 0
-            lines += [[], jobs.heading(title, len(section), total, labels), *jobs.lines(section)]
-    if not view["jobs"]:
-        lines += [[], [(" no jobs yet; ", "dim"), ("runners-client submit FILE", ""), (" queues some", "dim")]]
+            lines += [[], table.heading(title, len(section), total, labels), *table.lines(section)]
     return lines
 
 
