@@ -52,9 +52,7 @@ def busy() -> dict[str, Any]:
     return status_view(jobs, gpus, paused="driver update", notice="x" * 300)
 
 
-@pytest.mark.parametrize("most", [80, 81, 95, 96, 100, 133, 200, 40])
-@pytest.mark.parametrize("history", [{}, {"GPU-00000000": [None, 0, 50, 100]}])
-@pytest.mark.parametrize("away, said", [(600.0, "kept for 12 (ann), about "), (-1.0, "kept for 12 (ann)")])
+@pytest.mark.parametrize(("away", "said"), [(600.0, "kept for 12 (ann), about "), (-1.0, "kept for 12 (ann)")])
 def test_a_free_card_that_is_kept_says_for_whom(away: float, said: str) -> None:
     now = time.time()
     kept = {"job": 12, "user": "ann", "at": now + away}
@@ -64,6 +62,8 @@ def test_a_free_card_that_is_kept_says_for_whom(away: float, said: str) -> None:
     assert said in plain.cards([card], now)[1]
 
 
+@pytest.mark.parametrize("most", [80, 81, 95, 96, 100, 133, 200, 40])
+@pytest.mark.parametrize("history", [{}, {"GPU-00000000": [None, 0, 50, 100]}])
 def test_no_line_is_wider_than_the_terminal(most: int, history: dict[str, list[int | None]]) -> None:
     for line in drawn(busy(), most, history=history):
         assert lines.width(line) <= most, line
