@@ -11,8 +11,8 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from . import errors, paths
-from .transport import Answer, connect
+from . import errors, paths, transport
+from .transport import Answer
 
 #: Seconds to find out who does not answer.
 _KNOCK = 0.5
@@ -70,7 +70,7 @@ def timed_out(path: str | None, seconds: float) -> errors.Unavailable:
 def _stopped(path: str) -> int | None:
     """The pid of who listens there, if a signal or a debugger has stopped it."""
     try:
-        with connect(path, _KNOCK) as sock:
+        with transport.connect(path, _KNOCK) as sock:
             pid: int = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         with open(f"/proc/{pid}/stat", "rb") as file:
             state = file.read().rpartition(b") ")[2][:1]
