@@ -33,6 +33,9 @@ def show(words: Words) -> int:
         print_json(view)
         return 0
     terminal = Terminal(sys.stdout)
+    # Those of root's daemon are in a folder that the job's owner cannot enter: the command above them is for them.
+    logs = view.get("logs", {})
+    view["logs"] = {stream: path for stream, path in logs.items() if os.access(os.path.dirname(path), os.X_OK)}
     indices = {gpu["uuid"]: gpu["index"] for gpu in client.gpus()} if view["num_gpus"] else {}
     most = terminal.width if terminal.interactive else 1 << 30
     _write([part for line in detail(view, indices, time.time()) for part in fold(line, most)], most, terminal)
