@@ -209,7 +209,8 @@ class Client(Endpoint):
         return answer
 
     def book(self, wish: Mapping[str, Any]) -> BookingView:
-        """Book cards: ``{"gpus": 2, "for": "4h"}``, and ``gpu_model``, ``cards``, ``at`` (Unix seconds), ``reason``.
+        """Book cards: ``{"gpus": 2, "for": "4h"}``, and ``gpu_model``, ``gpu_capability``, ``cards``, ``at`` (Unix
+        seconds), ``reason``.
 
         Raises :class:`AlreadyTaken` when they are taken then, :class:`NotAllowed` when it is more than one may book.
         """

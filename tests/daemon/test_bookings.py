@@ -75,6 +75,19 @@ def test_cards_are_booked_listed_shown_and_given_back(daemon: Daemon) -> None:
     assert daemon.client().bookings() == []
 
 
+def test_cards_of_a_compute_capability_are_booked(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:
+    driver = fake_nvml(3)
+    driver.cards[0].capability, driver.cards[1].capability, driver.cards[2].capability = "8.6", "10.0", "9.0"
+    driver.write()
+    with Daemon(tmp_path / "of", env=driver.environment({})) as daemon:
+        eventually("the cards are seen", lambda: len(daemon.client().gpus()) == 3)
+        words = ("reserve", "--for", "4h", "--gpu-capability", "9")
+        assert out(daemon, *words, "--gpus", "2").startswith("booking 1: cards 1,2 until ")
+        assert "cannot book 3 cards of compute capability 9.0 or more: this machine has 2" in out(
+            daemon, *words, "--gpus", "3", code=2
+        )
+
+
 def test_an_iso_time_is_local(daemon: Daemon) -> None:
     at = datetime.fromtimestamp(int(time.time() + 5 * HOUR)).isoformat()
     made = json.loads(out(daemon, "reserve", "-g1", "--for", "1h", "--at", at, "--json"))
@@ -92,6 +105,17 @@ def test_an_iso_time_is_local(daemon: Daemon) -> None:
         (["--gpus", "1", "--for", "4h", "--at", "2020-01-31T18:00"], 2, "a time that is over"),
         (["--gpus", "9", "--for", "4h"], 2, "cannot book 9 cards: this machine has 4"),
         (["--gpus", "1", "--gpu-model", "*T4*", "--for", "4h"], 2, "like *T4*: this machine has none"),
+        (
+            ["--gpus", "1", "--gpu-capability", "9.1", "--for", "4h"],
+            2,
+            "1 card of compute capability 9.1 or more: this machine has none",
+        ),
+        (
+            ["--gpus", "1", "--gpu-capability", "sm_90", "--for", "4h"],
+            2,
+            "gpu_capability: must be a CUDA compute capability such as 8.0",
+        ),
+        (["--cards", "0", "--gpu-capability", "8.0", "--for", "4h"], 2, "gpu_capability) or which (cards), not both"),
         (["--cards", "0,7", "--for", "4h"], 2, "cannot find card '7'"),
         (["--cancel", "1", "--gpus", "1"], 2, "--cancel does not go with --gpus"),
         (["--cancel", "x"], 5, "a booking's id is a number"),

@@ -259,6 +259,7 @@ COMMANDS = (
         options=[
             Option("-g --gpus", "how many cards", "N", "number"),
             Option("--gpu-model", "cards whose name fits this glob", "GLOB"),
+            Option("--gpu-capability", "cards of at least this compute capability (8.0)", "X.Y"),
             Option("--cards", "these cards: indices or UUIDs, with commas", "LIST", "gpu"),
             Option("--for", "for how long (30m, 4h, 2d)", "TIME"),
             Option("--at", "from when on: an ISO time, or +2h; now if not given", "TIME"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runners.api import BookingView
 
 #: What says that somebody wants to book.
-_WISHES = ("gpus", "gpu-model", "cards", "for", "at", "reason")
+_WISHES = ("gpus", "gpu-model", "gpu-capability", "cards", "for", "at", "reason")
 
 
 def reserve(words: Words) -> int:
@@ -60,6 +60,7 @@ def _wish(words: Words, now: float) -> dict[str, Any]:
         "at": at,
         "gpus": words.number("gpus"),
         "gpu_model": words.text("gpu-model"),
+        "gpu_capability": words.text("gpu-capability"),
         "cards": cards,
         "reason": words.text("reason"),
     }

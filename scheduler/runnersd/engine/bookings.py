@@ -23,6 +23,7 @@ class Request:
     at: float | None = None
     count: int | None = None
     model: str | None = None
+    capability: str | None = None
     cards: tuple[str, ...] = ()
     reason: str = ""
 
@@ -35,10 +36,12 @@ class Request:
         count = len(self.cards) if self.count is None else self.count
         if not count:
             raise InvalidRequest("cannot book cards: say how many (gpus), or which (cards)")
-        if self.cards and (count != len(self.cards) or self.model is not None):
-            raise InvalidRequest("cannot book cards: say how many (gpus, gpu_model) or which (cards), not both")
+        if self.cards and (count != len(self.cards) or (self.model, self.capability) != (None, None)):
+            raise InvalidRequest(
+                "cannot book cards: say how many (gpus, gpu_model, gpu_capability) or which (cards), not both"
+            )
         start = now if self.at is None else self.at
-        return Wish(uid, start, start + self.seconds, count, self.model, self.cards)
+        return Wish(uid, start, start + self.seconds, count, self.model, self.capability, self.cards)
 
 
 class Bookings:

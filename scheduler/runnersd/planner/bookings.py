@@ -10,7 +10,7 @@ from itertools import combinations
 from runners.errors import AlreadyTaken, InvalidRequest
 from runners.pipeline.quantities import format_duration
 from runnersd.closeness import closeness
-from runnersd.inventory import find_gpu, matches_model
+from runnersd.inventory import find_gpu, matches_capability, matches_model
 from runnersd.model import Booking, Gpu, GpuId, Job
 from runnersd.planner.closest import Candidate, closest
 from runnersd.planner.lengths import end_of
@@ -25,13 +25,17 @@ _WAYS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What somebody wants to book: so many cards of a model (a glob), or these cards. Times are Unix seconds."""
+    """What somebody wants to book: so many cards of a model (a glob), of a capability or a higher one, or these cards.
+
+    Times are Unix seconds.
+    """
 
     uid: int
     starts_at: float
     ends_at: float
     count: int
     model: str | None = None
+    capability: str | None = None
     cards: tuple[str, ...] = ()  #: indices, UUIDs or beginnings of them
 
 
@@ -127,8 +131,9 @@ def _wanted(wish: Wish, world: World) -> list[Gpu]:
             if gpu.lost or gpu.uuid in world.drained:
                 raise AlreadyTaken(f"cannot book card {gpu.index}: it is {_unfit(gpu, world)}")
         return sorted(named.values(), key=lambda gpu: gpu.index)
-    fitting = [gpu for gpu in inventory.gpus if wish.model is None or matches_model(gpu, wish.model)]
+    fitting = [gpu for gpu in inventory.gpus if _is_like(gpu, wish)]
     like = f" like {wish.model}" if wish.model is not None else ""
+    like += f" of compute capability {wish.capability} or more" if wish.capability is not None else ""
     if len(fitting) < wish.count:
         raise InvalidRequest(f"cannot book {cards_text(wish.count)}{like}: this machine has {len(fitting) or 'none'}")
     well = [gpu for gpu in fitting if not gpu.lost and gpu.uuid not in world.drained]
@@ -136,6 +141,12 @@ def _wanted(wish: Wish, world: World) -> list[Gpu]:
         out = ", ".join(f"card {gpu.index} is {_unfit(gpu, world)}" for gpu in fitting if gpu not in well)
         raise AlreadyTaken(f"cannot book {cards_text(wish.count)}{like}: {len(well)} can be used; {out}")
     return well
+
+
+def _is_like(gpu: Gpu, wish: Wish) -> bool:
+    if wish.model is not None and not matches_model(gpu, wish.model):
+        return False
+    return wish.capability is None or matches_capability(gpu, wish.capability)
 
 
 def _unfit(gpu: Gpu, world: World) -> str:

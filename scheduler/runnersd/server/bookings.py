@@ -25,7 +25,15 @@ async def make(call: Call) -> web.StreamResponse:
     body = call.body
     if body["for"] is None:
         raise InvalidRequest('cannot book cards: the body must say for how long, such as {"gpus": 1, "for": "4h"}')
-    request = Request(body["for"], body["at"], body["gpus"], body["gpu_model"], body["cards"], body["reason"] or "")
+    request = Request(
+        body["for"],
+        body["at"],
+        body["gpus"],
+        body["gpu_model"],
+        body["gpu_capability"],
+        body["cards"],
+        body["reason"] or "",
+    )
     view = await call.engine.bookings.make(request, call.submitter, operator=call.operator)
     log.info("cards booked", extra={"booking": view["id"], "cards": len(view["gpus"]), "by": call.user})
     return reply(view, 201)

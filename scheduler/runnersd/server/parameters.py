@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from runners.api import JobState
 from runners.errors import InvalidRequest, NotFound
+from runners.pipeline import fields
+from runners.pipeline.checking import Check
 from runners.pipeline.quantities import parse_duration
 
 #: SQLite's integers are signed 64 bits; no id has more digits than these.
@@ -115,6 +117,18 @@ def text(name: str, about: str, longest: int = 1000, default: str | None = None)
         return value
 
     return Parameter(name, read, {"type": "string", "maxLength": longest}, about, default)
+
+
+def capability(name: str, about: str) -> Parameter:
+    """A CUDA compute capability, as a pipeline file has it. None when it is not given."""
+
+    def read(value: Any) -> str:
+        found = fields.capability(value, Check(0.0), ())
+        if isinstance(found, str):
+            return found
+        raise ValueError("must be a CUDA compute capability such as 8.0 or 9.0")
+
+    return Parameter(name, read, {"type": ["string", "number"]}, about)
 
 
 def choice(name: str, about: str, *options: str) -> Parameter:

@@ -193,6 +193,7 @@ ROUTES: tuple[Route, ...] = (
         body=Parameters.of(
             p.whole("gpus", "how many cards", 1, 1024),
             p.text("gpu_model", "a glob on their name", 200),
+            p.capability("gpu_capability", "the least CUDA compute capability they have"),
             p.words("cards", "which cards: indices, UUIDs or the beginnings of them", 1024),
             p.duration("for", "for how long"),
             p.moment("at", "from when on; now if not given"),
