@@ -6,6 +6,7 @@ Pipeline files have a reader of their own, :mod:`runners.pipeline.reader`, which
 from __future__ import annotations
 
 import enum
+import os
 import re
 from typing import Any
 
@@ -128,8 +129,19 @@ class _Dumper(yaml.SafeDumper):
             return self.represent_undefined(data)
         return self.represent_data(next(kind for kind in _KINDS if isinstance(data, kind))(data))
 
+    def represent_other(self, data: Any) -> Any:
+        """What stands for a plain value and is no kind of it: a path, numpy.int64, numpy.float32, numpy.bool_."""
+        if isinstance(data, os.PathLike):
+            return self.represent_data(os.fspath(data))
+        if type(data).__module__ == "numpy" and getattr(data, "ndim", None) == 0:
+            value = data.item()
+            if type(value) in (bool, int, float, str):
+                return self.represent_data(value)
+        return self.represent_undefined(data)
+
 
 _Loader.add_constructor(_TUPLE, _Loader.construct_tuple)  # type: ignore[type-var]  # it is one, in parts
+_Dumper.add_representer(None, _Dumper.represent_other)  # type: ignore[arg-type]  # PyYAML's word for all others
 _Dumper.add_representer(tuple, _Dumper.represent_tuple)
 for _kind in _KINDS:
     _Dumper.add_multi_representer(_kind, _Dumper.represent_kind)

@@ -121,7 +121,8 @@ def dump_yaml(data: Any, path_to_yml: str | os.PathLike[str]) -> None:
     """Dump data to a YAML file, which :func:`load_yaml` reads back as it was, tuples too. Keys keep their order.
 
     Args:
-        data: What to dump, typically a dictionary. It may hold plain values, lists, tuples and mappings.
+        data: What to dump, typically a dictionary. It may hold plain values, lists, tuples and mappings; numbers of
+            numpy, which come back as plain ones; and paths, which come back as text.
         path_to_yml: Where to save it. What was there before stays whole when the data cannot be dumped.
 
     Raises:
@@ -157,7 +158,8 @@ def modify_yml_with_env(yml: str, env_variables: Sequence[str]) -> str:
 
     Raises:
         runners.errors.InvalidRequest: a variable that is not set, or empty, is named; the message has its line. It
-            never becomes an empty string: `${DATA_DIRECTORY}/musdb` is not `/musdb`.
+            never becomes an empty string: `${DATA_DIRECTORY}/musdb` is not `/musdb`. Or its value would begin a comment
+            where it stands, and be cut there.
     """
     from .errors import InvalidRequest
     from .plain_yaml import comments
@@ -176,7 +178,30 @@ def modify_yml_with_env(yml: str, env_variables: Sequence[str]) -> str:
             raise InvalidRequest(f"line {line}: {match[0]} has no value: set {match[1]} in your environment")
         return found
 
-    return pattern.sub(value, yml)
+    filled = pattern.sub(value, yml)
+    _refuse_comments(yml, filled, commented, pattern)
+    return filled
+
+
+def _refuse_comments(yml: str, filled: str, commented: Sequence[tuple[int, int]], pattern: re.Pattern[str]) -> None:
+    """Check that no value that was put in has a comment in it, which YAML would leave out."""
+    from .errors import InvalidRequest
+    from .plain_yaml import comments
+
+    starts = [begin for begin, _ in comments(filled)]
+    moved = 0
+    for match in pattern.finditer(yml):
+        if any(begin <= match.start() < end for begin, end in commented):
+            continue
+        value = os.environ[match[1]]
+        place = match.start() + moved
+        moved += len(value) - len(match[0])
+        if any(place <= begin < place + len(value) for begin in starts):
+            line = yml.count("\n", 0, match.start()) + 1
+            raise InvalidRequest(
+                f"line {line}: the value of {match[1]} has a ` #`, which begins a comment there; put {match[0]} and "
+                "what is written with it into quotes"
+            )
 
 
 def parse_yaml(path_to_yml: str | os.PathLike[str], jobs: bool = True) -> dict[str, Any]:

@@ -252,6 +252,34 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
         utils.load_yaml(tmp_path / "none.yml")
 
 
+def test_a_value_is_not_cut_where_it_would_begin_a_comment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA_DIRECTORY", "/srv/disk #1")
+    file = tmp_path / "x.yml"
+    file.write_text("# ${DATA_DIRECTORY}\na: '${DATA_DIRECTORY}/x'\nb: |\n  ${DATA_DIRECTORY}\n")
+    assert utils.load_yaml(file) == {"a": "/srv/disk #1/x", "b": "/srv/disk #1\n"}
+    file.write_text("a: ${CACHE_DIRECTORY}\nb: ${DATA_DIRECTORY}/x\n")
+    with pytest.raises(InvalidRequest, match="line 2: the value of DATA_DIRECTORY has a ` #`, .*; put .* into quotes"):
+        utils.load_yaml(file)
+    file.write_text("a: ${CACHE_DIRECTORY} # of ${DATA_DIRECTORY}\n")
+    assert utils.load_yaml(file) == {"a": "/srv/cache"}
+
+
+def test_what_stands_for_a_plain_value_is_dumped_as_one(tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    file = tmp_path / "x.yml"
+    data = {
+        "n": numpy.int64(3), "small": numpy.uint8(200), "half": numpy.float32(0.5), "yes": numpy.bool_(True),
+        "at": Path("/srv/x"), "zero": numpy.array(7), "deep": [(numpy.int32(1), Path("y"))],
+    }  # fmt: skip
+    utils.dump_yaml(data, file)
+    assert utils.load_yaml(file) == {
+        "n": 3, "small": 200, "half": 0.5, "yes": True, "at": "/srv/x", "zero": 7, "deep": [(1, "y")],
+    }  # fmt: skip
+    for unplain in (numpy.zeros(3), numpy.longdouble(1), object()):
+        with pytest.raises(InvalidRequest, match="cannot be written as YAML"):
+            utils.dump_yaml({"a": unplain}, file)
+
+
 def test_dump_yaml(tmp_path: Path) -> None:
     """'Dump data to a yml file at a specified location.'"""
     data = {"z": 1, "a": {"shape": (1, 2), "text": "ü", "list": [1.5, None, True]}}
