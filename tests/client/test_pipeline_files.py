@@ -165,6 +165,25 @@ def test_a_matrix_lies_over_the_default_one_axis_by_axis(made: Files) -> None:
     assert spec.jobs[2].command == "x 2"
 
 
+def test_a_name_that_is_wrong_hides_no_need_that_names_nothing(made: Files) -> None:
+    told = wrong(
+        made,
+        """
+        - {name: "a b", command: x}
+        - {name: c, command: "x ${{ matrix.lr", needs: ["a b", nobody]}
+        """,
+    )
+    assert [one.split(": ")[1] for one in told] == ["[0].name", "[1].command", "[1].needs[1]"]
+
+
+def test_a_name_that_is_wrong_in_json_hides_none_either() -> None:
+    document = sent(PipelineSpec("x", (JobSpec("a", "x"), JobSpec("c", "x", needs=(Need("a b"), Need("nobody"))))))
+    document["jobs"][0]["name"] = "a b"
+    with pytest.raises(InvalidPipeline) as caught:
+        read_submission(document, now=NOW)
+    assert [problem.path for problem in caught.value.problems] == ["jobs[0].name", "jobs[1].needs[1]"]
+
+
 def test_text_is_as_written_and_numbers_are_yamls(made: Files) -> None:
     (job,) = made("""
         - name: 2026

@@ -61,6 +61,9 @@ def test_mistakes_of_a_matrix(text: str, wrong: list[str]) -> None:
     assert matrix(text, most=10) == ([], wrong)
 
 
+UNCLOSED = "found a `${{` that is not closed; write `${{ matrix.<key> }}`"
+
+
 @pytest.mark.parametrize(
     ("text", "result", "wrong"),
     [
@@ -69,7 +72,9 @@ def test_mistakes_of_a_matrix(text: str, wrong: list[str]) -> None:
         ("${{ matrix.x }}", "${{ matrix.x }}", ["unknown matrix key 'x': the matrix has lr, f-1"]),
         ("${{ env.X }}", "${{ env.X }}", ["found '${{ env.X }}'; only `${{ matrix.<key> }}` is known"]),
         ("${{ }}", "${{ }}", ["found '${{ }}'; only `${{ matrix.<key> }}` is known"]),
-        ("${{ matrix.lr", "${{ matrix.lr", []),
+        ("${{ matrix.lr", "${{ matrix.lr", [UNCLOSED]),
+        ("${{ matrix.lr }} ${{ matrix.x", "${{ matrix.lr }} ${{ matrix.x", [UNCLOSED]),
+        ("${{ matrix.lr } x", "${{ matrix.lr } x", [UNCLOSED]),
         ("${{ matrix.lr }}" * 50_000, "${{ matrix.lr }}" * 50_000, ["longer than 131071 bytes with the matrix's values in it"]),
     ],
 )  # fmt: skip

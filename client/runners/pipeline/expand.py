@@ -220,8 +220,8 @@ class Expansion:
             if value is not None and name is not None and not value.dynamic:
                 self.source.entry = Origin(place, own)
                 name = fields.plain_name(name, self.check, ("entry", "name"))
-                if name is WRONG:
-                    self.jobs.lack(scope.prefix)
+                if name is WRONG:  # needs may mean it by that name all the same
+                    self.jobs.lack(scope.prefix + (value.plain if isinstance(value.plain, str) else ""))
                     name = None
                 elif seen.setdefault(name, value.place) is not value.place:
                     line = seen[name].line

@@ -207,7 +207,8 @@ def read_pipeline(document: Mapping[str, Any], check: Check, *, missing: Sequenc
             related = False
             continue
         jobs.append(read_job(job, check, ("jobs", at)))
-        related = related and ("name" in jobs[-1] or job.get("name") is None)
+        # One with a name that is wrong is meant by it all the same: only who has none to go by may be meant by any.
+        related = related and ("name" in jobs[-1] or isinstance(job.get("name"), str | None))
     items = _items(document.get("items", []), check)
     barriers = _barriers(document.get("barriers", []), jobs if len(jobs) == len(raw) else [], len(raw), check)
     if not related:
@@ -273,7 +274,7 @@ def overridden(job: Mapping[str, Any]) -> set[str]:
 
 def _names(raw: list[Any], jobs: list[dict[str, Any]], check: Check) -> list[str]:
     """Every job's name; the given ones must differ."""
-    given: list[str | None] = [job.get("name") for job in jobs]
+    given: list[str | None] = [job.get("name", one.get("name")) for job, one in zip(jobs, raw, strict=True)]
     seen: dict[str, int] = {}
     for position, name in enumerate(given):
         if name is not None and seen.setdefault(name, position) != position:

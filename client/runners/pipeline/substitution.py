@@ -62,8 +62,8 @@ def replace_directories(text: str, values: Mapping[str, str], missing: Callable[
 
 
 def has_placeholder(text: str) -> bool:
-    """Whether there is a `${{ ... }}` in the text."""
-    return "${{" in text and _PLACEHOLDER.search(text) is not None
+    """Whether there is a `${{ ... }}` in the text, or the beginning of one."""
+    return "${{" in text
 
 
 def whole_placeholder(text: str) -> str | None:
@@ -92,4 +92,7 @@ def replace_matrix(text: str, combination: Mapping[str, str], wrong: Callable[[s
             return combination[key[1]]
         return match[0]
 
+    if "${{" in _PLACEHOLDER.sub("", text):
+        wrong("found a `${{` that is not closed; write `${{ matrix.<key> }}`")
+        return text
     return _PLACEHOLDER.sub(value, text)
