@@ -440,6 +440,10 @@ def test_what_is_true_of_several_in_a_row_is_said_once() -> None:
     text = "\n".join(drawn(view, 200))
     assert text.count(LONG) == 2
     assert [line.split()[0] for line in text.splitlines() if line.endswith("the same as 1")] == ["2", "3"]
+    narrow = [line.split() for line in drawn(view, 80)]
+    assert " ".join(" ".join(words) for words in narrow).count(LONG) == 2
+    [place] = [number for number, words in enumerate(narrow) if words[:3] == ["all", "3:", "needs"]]
+    assert [words[0] for words in narrow[place - 3 : place]] == ["1", "2", "3"], "below the last of them"
 
 
 @pytest.mark.parametrize("most", [20, 40, 80, 120])

@@ -307,22 +307,30 @@ class _Jobs:
         ]
 
     def lines(self, jobs: Sequence[JobView]) -> list[Line]:
-        """A section's jobs. What is true of several in a row is said once."""
+        """A section's jobs. What is true of several in a row is said once: of the first, or below the last of them."""
         lines: list[Line] = []
-        said, first = "", 0
+        indent = 1 + self.id + 2 + self.pipeline + 2
+        for why, alike in self._alike(jobs):
+            if self.beside:
+                for place, job in enumerate(alike):
+                    said = f"the same as {alike[0]['id']}" if place else why
+                    lines += with_rest([*self.line(job), ("  ", "")], said, "dim", self.most)
+                continue
+            lines += map(self.line, alike)
+            said = f"all {len(alike)}: {why}" if len(alike) > 1 else why
+            lines += [[(" " * indent, ""), (part, "dim")] for part in wrap(said, self.most - indent)]
+        return lines
+
+    def _alike(self, jobs: Sequence[JobView]) -> list[tuple[str, list[JobView]]]:
+        """Jobs that wait for the same and stand in a row, together; every other by itself. Each with the sentence."""
+        groups: list[tuple[str, list[JobView]]] = []
         for job in jobs:
             why = self.why(job)
-            if why and why == said and job["state"] in words.WAITING:
-                why = f"the same as {first}"
+            if groups and why and why == groups[-1][0] and job["state"] in words.WAITING:
+                groups[-1][1].append(job)
             else:
-                said, first = why, job["id"]
-            line = self.line(job)
-            if self.beside:
-                lines += with_rest([*line, ("  ", "")], why, "dim", self.most)
-            else:
-                indent = 1 + self.id + 2 + self.pipeline + 2
-                lines += [line, *([(" " * indent, ""), (part, "dim")] for part in wrap(why, self.most - indent))]
-        return lines
+                groups.append((why, [job]))
+        return groups
 
     def line(self, job: JobView) -> Line:
         """One job, without the sentence."""
