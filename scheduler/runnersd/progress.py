@@ -55,7 +55,9 @@ class Progress:
         for group in self._barriers:
             if group.failed is not None:
                 self._doom(range(group.targets[-1] + 1, len(self.jobs)))
-        if any(not job.tolerated for job in settled.values()):
+        #: The first job of ``pipeline.after`` that is known to have ended badly.
+        self._failed_before = next((job for job in settled.values() if not job.tolerated), None)
+        if self._failed_before is not None:
             self._doom(range(len(self.jobs)))
 
     # -- what readers ask --------------------------------------------------------------------------------------------
@@ -116,10 +118,9 @@ class Progress:
             if group.failed is not None and (group.waiters or group.targets[-1] < job.position):
                 culprit = self.jobs[group.failed]
                 break
+        culprit = culprit or self._failed_before
         if culprit is None:
-            return Reason(
-                Code.NEED_FAILED, f"a job it was submitted after did not succeed: {_jobs(self.pipeline.after)}"
-            )
+            return Reason(Code.NEED_FAILED, "a job that it waited for did not succeed")
         return Reason(Code.NEED_FAILED, f"{culprit.spec.name} (job {culprit.id}) ended as {culprit.state.value}")
 
     # -- changes -----------------------------------------------------------------------------------------------------
@@ -144,6 +145,7 @@ class Progress:
         """A job of another pipeline that this one was submitted after has settled."""
         if not settled.tolerated:
             # It stays among the awaited: nothing of this pipeline may open any more.
+            self._failed_before = self._failed_before or settled
             self._doom(range(len(self.jobs)))
             return []
         self.awaited.pop(settled.id, None)
