@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fake_nvml import FakeDriver
 from harness import oracle
-from harness.daemon import Daemon
+from harness.daemon import Daemon, eventually
 
 
 def test_two_hundred_jobs_of_1_2_4_and_8_cards_never_share_one(
@@ -50,6 +50,18 @@ def test_two_daemons_on_the_same_cards_never_share_one(tmp_path: Path, fake_nvml
             one.wait(held)
             one.kill()
             assert two.wait(waits)[0]["state"] == "succeeded", "the cards of a dead daemon without jobs are free"
+
+
+def test_single_commands_share_a_card_by_their_memory(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:
+    shared = ("run", "-d", "--gpu-shared", "--gpu-memory", "30GiB", "--memory", "64MiB", "--", "sleep", "60")
+    with Daemon(tmp_path / "d", env=fake_nvml(2).environment({})) as daemon:
+        ids = [int(daemon.run(*shared).stdout) for _ in range(2)]
+        for id in ids:
+            eventually("it runs", lambda id=id: daemon.job(id)["state"] == "running")  # type: ignore[misc]
+        assert [card["jobs"] for card in daemon.client().gpus()] == [ids, []]
+        assert daemon.job(ids[0])["spec"]["memory"] == 64 << 20
+        alone = daemon.run("run", "--gpu-shared", "--", "true")
+        assert alone.returncode == 125 and b"gpu_memory" in alone.stderr
 
 
 def test_a_job_runs_on_a_card_of_its_compute_capability(tmp_path: Path, fake_nvml: Callable[[int], FakeDriver]) -> None:

@@ -75,9 +75,11 @@ COMMANDS = (
         options=[
             Option("-g --gpus", "cards", "N", "number"),
             Option("--gpu-memory", "what each card must have free (20GiB)", "SIZE"),
+            Option("--gpu-shared", "share the cards with other such jobs; --gpu-memory is its share of each"),
             Option("--gpu-capability", "cards of at least this compute capability (8.0)", "X.Y"),
             Option("--image", "run in a container of this image", "IMAGE"),
             Option("--cpus", "processor cores", "N"),
+            Option("--memory", "memory of the machine, not of its cards (32GiB)", "SIZE"),
             Option("-t --time-limit", "stop it after this long (90s, 30m, 12h, 1:30:00, 2-12:00:00)", "TIME"),
             Option("--name", "the job's name", "S"),
             Option("-d --detach", "only queue it and print its id"),

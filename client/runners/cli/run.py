@@ -38,6 +38,7 @@ def _submission(words: Words) -> dict[str, object]:
     for option, key in (
         ("gpu-memory", "gpu_memory"),
         ("gpu-capability", "gpu_capability"),
+        ("memory", "memory"),
         ("image", "image"),
         ("time-limit", "time_limit"),
         ("name", "name"),
@@ -46,8 +47,10 @@ def _submission(words: Words) -> dict[str, object]:
             job[key] = words.text(option)
     if words.has("gpus"):
         job["num_gpus"] = words.number("gpus")
-    elif words.has("gpu-memory") or words.has("gpu-capability"):
+    elif any(words.has(name) for name in ("gpu-memory", "gpu-shared", "gpu-capability")):
         job["num_gpus"] = 1  # who says what a card must be like wants one
+    if words.has("gpu-shared"):
+        job["gpu_shared"] = True
     if words.has("cpus"):
         job["cpus"] = _cpus(words.text("cpus") or "")
     if words.has("image"):
