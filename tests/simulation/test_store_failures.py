@@ -21,7 +21,7 @@ from runners.errors import RunnersError, Unavailable
 from runnersd import lifecycle
 from runnersd.model import Drain, Reason
 from runnersd.store import Store, journal, opening
-from runnersd.store.reserve import RESERVE
+from runnersd.store.opening import RESERVE
 from simulation.storing import OK, Asking, check, image, opened, queue, run, select, start, submission, succeed
 
 

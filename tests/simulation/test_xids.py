@@ -12,7 +12,7 @@ from core.builders import gpu, spec
 from runners.errors import Unavailable
 from runnersd import lifecycle
 from runnersd.config import XidConfig
-from runnersd.engine.quarantine import Quarantine
+from runnersd.engine.xids import ReportedXids
 from runnersd.model import Inventory, Xid
 from runnersd.store import Store, journal
 from simulation.storing import OK, opened, queue, run, start, succeed
@@ -26,9 +26,9 @@ def cards(*xids: Xid, stale: bool = False) -> Inventory:
     return Inventory((gpu(0), gpu(1)), xids=xids, stale=stale)
 
 
-async def look(store: Store, quarantine: Quarantine, *xids: Xid, at: float = NOW, stale: bool = False) -> bool:
-    quarantine.begin()
-    return await quarantine.see(cards(*xids, stale=stale), CATALOG, at)
+async def look(store: Store, reported: ReportedXids, *xids: Xid, at: float = NOW, stale: bool = False) -> bool:
+    reported.begin()
+    return await reported.see(cards(*xids, stale=stale), CATALOG, at)
 
 
 async def noted(store: Store, job: int) -> list[tuple[int, str, int]]:
@@ -42,15 +42,15 @@ def test_who_had_the_card_has_it_noted_once(tmp_path: Path) -> None:
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, spec("one", num_gpus=1), spec("two", num_gpus=1))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
         start(store, 2, "GPU-1")
-        assert not await look(store, quarantine, Xid("GPU-0", 31), Xid("GPU-0", 31), Xid("GPU-0", 13))
-        assert not await look(store, quarantine, Xid("GPU-0", 31))
+        assert not await look(store, reported, Xid("GPU-0", 31), Xid("GPU-0", 31), Xid("GPU-0", 13))
+        assert not await look(store, reported, Xid("GPU-0", 31))
         assert await noted(store, 1) == [(1, "GPU-0", 31), (1, "GPU-0", 13)]
         assert await noted(store, 2) == []
         assert not store.drained
-        assert await look(store, quarantine, Xid("GPU-1", 79))
+        assert await look(store, reported, Xid("GPU-1", 79))
         assert await noted(store, 2) == [(1, "GPU-1", 79)]
         assert store.drained["GPU-1"].reason.startswith("Xid 79 (GPU has fallen off the bus) at ")
         assert {job.id for job in store.snapshot.live.values()} == {1, 2}, "running jobs go on"
@@ -63,16 +63,16 @@ def test_a_job_that_ended_by_it_before_the_next_look_has_it_noted(tmp_path: Path
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, *(spec(name, num_gpus=1) for name in ("one", "two", "three")))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
-        await look(store, quarantine)
+        await look(store, reported)
         succeed(store, 1)
         start(store, 2, "GPU-0")
-        quarantine.remember()
+        reported.remember()
         succeed(store, 2)
-        await look(store, quarantine, Xid("GPU-0", 31))
+        await look(store, reported, Xid("GPU-0", 31))
         assert await noted(store, 1) == [(1, "GPU-0", 31)] and await noted(store, 2) == [(1, "GPU-0", 31)]
-        await look(store, quarantine, Xid("GPU-0", 43))
+        await look(store, reported, Xid("GPU-0", 43))
         assert (await noted(store, 1))[1:] == (await noted(store, 2))[1:] == [], "they were gone by then"
         await store.close()
 
@@ -83,13 +83,13 @@ def test_who_left_during_the_look_is_remembered_for_the_next_one(tmp_path: Path)
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, spec("one", num_gpus=1))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
-        quarantine.begin()
+        reported.begin()
         succeed(store, 1)
-        await quarantine.see(cards(), CATALOG, NOW)
-        await look(store, quarantine, stale=True)
-        await look(store, quarantine, Xid("GPU-0", 31))
+        await reported.see(cards(), CATALOG, NOW)
+        await look(store, reported, stale=True)
+        await look(store, reported, Xid("GPU-0", 31))
         assert await noted(store, 1) == [(1, "GPU-0", 31)]
         await store.close()
 
@@ -100,13 +100,13 @@ def test_the_next_attempt_is_not_told_of_what_the_first_one_had(tmp_path: Path) 
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, spec("one", num_gpus=1, retries=1))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
-        await look(store, quarantine, Xid("GPU-0", 31))
+        await look(store, reported, Xid("GPU-0", 31))
         store.record(lifecycle.Requeued(1, 1, OK, None, NOW, NOW), NOW)
-        await look(store, quarantine)
+        await look(store, reported)
         start(store, 1, "GPU-1")
-        await look(store, quarantine, Xid("GPU-0", 13), Xid("GPU-1", 31))
+        await look(store, reported, Xid("GPU-0", 13), Xid("GPU-1", 31))
         assert await noted(store, 1) == [(1, "GPU-0", 31), (2, "GPU-1", 31)]
         await store.close()
 
@@ -119,21 +119,21 @@ def test_what_cannot_be_written_now_is_at_a_later_look(tmp_path: Path, monkeypat
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, spec("one", num_gpus=1))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
         await store.committed()
         await limit(store, 0)
         # What is recorded together is written together, and this does not fit.
         too_much = asyncio.create_task(queue(store, *[spec(f"j{n}") for n in range(2000)]))
         await asyncio.sleep(0)
-        assert not await look(store, quarantine, Xid("GPU-0", 48))
+        assert not await look(store, reported, Xid("GPU-0", 48))
         with pytest.raises(Unavailable):
             await too_much
-        assert not await look(store, quarantine)
+        assert not await look(store, reported)
         await limit(store, 1 << 20)
         await recovered(store)
         assert not store.drained
-        assert await look(store, quarantine, at=NOW + 60)
+        assert await look(store, reported, at=NOW + 60)
         assert store.drained["GPU-0"].at == NOW
         assert await noted(store, 1) == [(1, "GPU-0", 48)]
         await store.close()
@@ -145,12 +145,12 @@ def test_it_is_told_to_who_listens_and_who_reads_later(tmp_path: Path) -> None:
     async def story() -> None:
         store = await opened(tmp_path)
         await queue(store, spec("one", num_gpus=1))
-        quarantine = Quarantine(store)
+        reported = ReportedXids(store)
         start(store, 1, "GPU-0")
-        quarantine.remember()
+        reported.remember()
         succeed(store, 1)
         subscription = store.events.subscribe()
-        await look(store, quarantine, Xid("GPU-0", 999))
+        await look(store, reported, Xid("GPU-0", 999))
         wanted: dict[str, Any] = {"attempt": 1, "gpu": "GPU-0", "number": 999, "text": "Xid 999"}
         store.events.close()
         (heard,) = [record async for record in subscription if record.type == "job.xid"]

@@ -20,8 +20,8 @@ from runnersd.engine.idle import IdleCards
 from runnersd.engine.intruders import Intruders
 from runnersd.engine.leftovers import Leftovers
 from runnersd.engine.measuring import Measuring
-from runnersd.engine.quarantine import Quarantine
 from runnersd.engine.sight import Sight
+from runnersd.engine.xids import ReportedXids
 from runnersd.model import ForeignPolicy, GpuId, Job, JobId
 from runnersd.planner import Drop, Fail, Plan, Resolve, Start, Stop, World, plan
 from runnersd.planner.telling import Telling
@@ -61,7 +61,7 @@ class Loop:
         measuring: Measuring,
     ) -> None:
         self._leftovers, self._intruders, self._measuring = leftovers, intruders, measuring
-        self._idle, self._quarantine = IdleCards(store), Quarantine(store)
+        self._idle, self._xids = IdleCards(store), ReportedXids(store)
         self.store, self.sight, self.attempts, self.machine, self.clock = store, sight, attempts, machine, clock
         self.config = config
         self.plan = Plan()
@@ -174,7 +174,7 @@ class Loop:
         self.attempts.stage(self.plan.next_up)
         self._announce_cards()
         self._intruders.see(self.world(), now)
-        self._quarantine.remember()
+        self._xids.remember()
 
     async def run(self) -> None:
         """Turn for ever. Raises only for a bug, which must end the daemon."""
@@ -203,7 +203,7 @@ class Loop:
     async def look(self) -> None:
         """Look at the cards once, and wake the loop if anything has changed."""
         ended_before = set(self.attempts.ended)
-        self._quarantine.begin()
+        self._xids.begin()
         changed = await self.sight.look(self.config)
         self._measuring.looked(self.sight.inventory, self.config)
         self.attempts.look_from(self.config, self.sight.inventory)
@@ -213,7 +213,7 @@ class Loop:
         self._intruders.see(self.world(), self.clock())
         after, poll = self.config.telemetry.idle_after, self.config.gpus.poll
         changed = self._idle.see(self.sight.inventory, after, self.clock(), poll=poll) or changed
-        changed = await self._quarantine.see(self.sight.inventory, self.config.gpus.xid, self.clock()) or changed
+        changed = await self._xids.see(self.sight.inventory, self.config.gpus.xid, self.clock()) or changed
         if changed:
             self.wake()
 

@@ -13,7 +13,7 @@ from runners.pipeline.quantities import format_size
 from runnersd.config import Config
 from runnersd.machine import Cards, Gpus
 from runnersd.model import Gpu, GpuProcess, Inventory
-from runnersd.store.reserve import RESERVE
+from runnersd.store.opening import RESERVE
 
 log = logging.getLogger(__name__)
 

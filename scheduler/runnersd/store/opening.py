@@ -1,10 +1,15 @@
-"""A database opened: in a safe place, undamaged, of the newest schema, and ours alone while it is open."""
+"""A database opened: in a safe place, undamaged, of the newest schema, and ours alone while it is open. With room on
+the disk for what must still be written when that is full.
+"""
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import secrets
+import shutil
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +18,6 @@ from runners.api import LIVE
 from runners.errors import InvalidConfig
 from runnersd.model import JobId
 from runnersd.store.place import ADOPT, machine_id, make_private, read_mountinfo, refuse_network
-from runnersd.store.reserve import reserve
 from runnersd.store.rows import text
 from runnersd.store.schema import migrate
 
@@ -35,6 +39,12 @@ PRAGMAS = (
 SQLITE_VERSION = sqlite3.sqlite_version
 #: Codes of `sqlite3.Error` after which nothing in the file can be believed.
 DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: Bytes. A change takes 10 to 30 KiB, and the log has up to 4 MiB of frames before they are brought to the database.
+RESERVE = 16 << 20
+#: A disk of which less than so many times that is free keeps what it has.
+_TIMES = 4
+#: What a file system says that cannot promise room, or has none.
+_CANNOT = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 
 _LIVE = ", ".join(f"'{state.value}'" for state in sorted(LIVE))
 _RESTORE = "keep a copy of it, put back a backup, or say another --state-dir"
@@ -84,6 +94,36 @@ def open_database(file: Path, *, boot: str | None, at: float) -> tuple[sqlite3.C
         if isinstance(error, InvalidConfig):
             raise
         raise InvalidConfig(_explanation(file, error)) from error
+
+
+def reserve(database: Path) -> bool:
+    """Keep room for ends, cancels and time limits on a disk that others fill: make the database's write-ahead log,
+    which must be there, as large as :data:`RESERVE`. Returns whether it is now. Submissions are refused before they
+    use it up (`runnersd.engine.sight.Sight.no_room`).
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+    # SQLite writes each change to its log, and begins that anew once it is in the database, without making the file
+    # smaller: so this is room that nobody else can take. What lies behind the last frame is not read, it stops at the
+    # first one whose checksum is wrong (https://www.sqlite.org/walformat.html, section 4).
+    database = database.resolve()  # SQLite follows a link, and has its log where that leads
+    log = database.with_name(f"{database.name}-wal")
+    # To be read too: where the file system cannot promise room, the C library looks at what is there, and fills it up.
+    number = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        if os.fstat(number).st_size >= RESERVE:
+            return True
+        if shutil.disk_usage(log.parent).free < _TIMES * RESERVE:
+            return False
+        os.posix_fallocate(number, 0, RESERVE)
+    except OSError as error:
+        if error.errno not in _CANNOT:
+            raise
+        return False
+    finally:
+        os.close(number)  # SQLite has no lock on this file that this could break
+    return True
 
 
 def _check(connection: sqlite3.Connection, file: Path) -> None:

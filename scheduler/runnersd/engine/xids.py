@@ -1,5 +1,5 @@
-"""Takes cards out of use after Xids that say that they need a reset, as an operator's `drain` would; and notes all Xids
-with the attempts that had the card.
+"""What follows from Xids: all are noted with the attempts that had the card, and after those that say that it needs a
+reset it is taken out of use, as an operator's `drain` would.
 
 A process that had an error is often over before the cards are looked at again. So who had a card is remembered from the
 beginning of one look to the end of the next.
@@ -38,7 +38,7 @@ class _Report:
     parts: tuple[tuple[Gpu, tuple[_Attempt, ...]], ...]
 
 
-class Quarantine:
+class ReportedXids:
     """What the driver has reported, until it is dealt with: once, and on disk."""
 
     def __init__(self, store: Store) -> None:
