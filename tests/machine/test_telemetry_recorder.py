@@ -309,6 +309,27 @@ def test_a_broken_group_and_a_full_disk_are_said_once_and_end_nothing(
     assert "cannot write the telemetry of job 3, attempt 1" in told[1]
 
 
+def test_a_state_directory_that_was_moved_away_is_not_made_anew(tmp_path: Path) -> None:
+    """Who wants to put it back would find its place taken."""
+    state, away = tmp_path / "state", tmp_path / "away"
+    state.mkdir()
+
+    async def scenario(kept: SeriesRecorder) -> None:
+        kept.began(1, 1, BEGIN, UUIDS)
+        feed(kept, range(3))
+        await kept._flush(writing(kept), 1, 1)
+        state.rename(away)
+        kept.began(2, 1, BEGIN, UUIDS)
+        for job in (1, 2):
+            feed(kept, range(3, 5), job=job)
+            await kept._flush(writing(kept), job, 1)
+        assert not state.exists()
+        away.rename(state)
+        assert is_curve(await read(kept), range(5)), "its samples waited"
+
+    run(state, scenario)
+
+
 def test_a_reader_that_hangs_is_given_up_and_the_next_question_gets_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
