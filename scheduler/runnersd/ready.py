@@ -67,7 +67,7 @@ class Ready:
 
     def due(self, line: Line, id: JobId) -> float:
         """When that job of the line is due (Unix seconds)."""
-        return due(self.submitted(id), work_of(line.shape, self.estimate(line), self.measures))
+        return due(self.submitted(id), line.shape, self.estimate(line), self.measures)
 
     def submitted(self, id: JobId) -> float:
         """When the job came, as its place in line goes (Unix seconds): long before everybody if it has made way."""
@@ -174,7 +174,7 @@ class Ready:
         estimate = self._estimates[line] = self.estimate(line)
         shape, submitted = line.shape, self.submitted(id)
         work = work_of(shape, estimate, self.measures)
-        place = (due(submitted, work), id, line)
+        place = (due(submitted, shape, estimate, self.measures), id, line)
         came = submitted if shape.num_gpus > 1 else self._jobs[id].came_at
         promise = promised(came, shape, estimate, self.measures)
         self._places[line] = (place, promise, work)

@@ -17,8 +17,11 @@ from runnersd.lines import Shape
 from runnersd.model import Inventory
 from runnersd.past.estimates import Estimate
 
-#: Seconds after submission at which a job is due, for each card-second that it is expected to take.
-STRETCH = 3.0
+#: Seconds after submission at which a job is due, for each card-second that it is expected to take; and that where its
+#: limit tells how long it runs.
+STRETCH, STRETCH_KNOWN = 3.0, 16.0
+#: A limit tells how long a job runs if jobs like it are expected to take at least so large a part of it.
+_TELLS = 0.5
 #: A promise is so large a part of the longest delay after submission, and so many times the time that the whole machine
 #: would need for the job.
 PATIENCE, PROMISE = 0.75, 1.35
@@ -66,9 +69,15 @@ def work_of(shape: Shape, estimate: Estimate, measures: Measures) -> float:
     return estimate.expected(measures.max_delay) * cards_of(shape, measures)
 
 
-def due(submitted: float, work: float) -> float:
-    """When a job of so many card-seconds is due."""
-    return submitted + STRETCH * work
+def due(submitted: float, shape: Shape, estimate: Estimate, measures: Measures) -> float:
+    """When the job is due.
+
+    Where a limit tells how long it runs, that counts for more than who came first. A guess counts for less: it may be
+    wrong, and then the job would have waited for many that are no shorter, or have passed them.
+    """
+    limit = estimate.limit
+    known = limit is not None and estimate.expected(limit) >= _TELLS * limit
+    return submitted + (STRETCH_KNOWN if known else STRETCH) * work_of(shape, estimate, measures)
 
 
 def promised(submitted: float, shape: Shape, estimate: Estimate, measures: Measures) -> float:

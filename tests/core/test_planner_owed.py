@@ -12,7 +12,7 @@ from runnersd.forecast.advice import advice
 from runnersd.model import Inventory, Reason
 from runnersd.planner import Stop
 from runnersd.planner.lengths import SEEN
-from runnersd.planner.promises import AT_LAST, KEPT
+from runnersd.planner.promises import AFTER, AT_LAST, KEPT
 from runnersd.planner.space import Space
 from runnersd.planner.telling import Telling
 from runnersd.planner.walk import Walk
@@ -71,21 +71,40 @@ class Scene:
 
 def test_before_its_promise_a_job_for_all_cards_only_holds_back_limits_that_reach_beyond_it() -> None:
     scene = Scene()
-    scene.holds(limit=20 * HOUR)
+    scene.holds(limit=30 * HOUR)
     scene.waits()
     assert scene.passes("day"), "it has no limit, and nothing is kept yet"
-    assert scene.passes("limited", limit=19 * HOUR), "done before the cards can all be had"
-    assert not scene.passes("limited", limit=21 * HOUR)
+    assert scene.passes("limited", limit=29 * HOUR), "done before the cards can all be had"
+    assert not scene.passes("limited", limit=31 * HOUR)
+
+
+def test_until_its_promise_a_short_job_for_all_cards_may_be_made_later_but_not_for_long() -> None:
+    scene = Scene()
+    scene.holds(limit=10 * HOUR)
+    scene.waits()
+    bound = (0.75 + AFTER) * MOST  # after it came
+    assert scene.passes("limited", NOW + HOUR, limit=bound - HOUR)
+    assert not scene.passes("limited", NOW + HOUR, limit=bound - 0.8 * HOUR)
+    assert not scene.passes("limited", NOW + 0.76 * MOST, limit=bound - 0.75 * MOST), "from then on cards are kept"
+
+
+def test_a_long_job_for_all_cards_is_not_made_later_than_its_promise() -> None:
+    scene = Scene()
+    scene.holds(limit=10 * HOUR)
+    scene.waits("long", limit=5 * HOUR)
+    promise = 0.75 * MOST + 1.35 * 5 * HOUR
+    assert scene.passes("limited", limit=promise)
+    assert not scene.passes("limited", limit=promise + HOUR)
 
 
 def test_who_is_owed_cards_is_named_to_those_who_heed_that() -> None:
     scene = Scene()
-    scene.holds(limit=20 * HOUR)
+    scene.holds(limit=30 * HOUR)
     wide = scene.waits()
-    (late,) = scene.queue.add(spec("late", num_gpus=1, time_limit=21 * HOUR), at=NOW)
+    (late,) = scene.queue.add(spec("late", num_gpus=1, time_limit=31 * HOUR), at=NOW)
     world = scene.queue.world(4)
     made = run_plan(scene.queue, world)
-    assert [(one.job.id, one.at) for one in made.reservations] == [(wide, NOW + 20 * HOUR)]
+    assert [(one.job.id, one.at) for one in made.reservations] == [(wide, NOW + 30 * HOUR)]
     text = why(scene.queue, late, world, made).text
     assert f"job {wide} (ann) is ahead and needs 4 cards, owed to it from about" in text
     told = Telling().tell(made, world, NOW)
@@ -334,9 +353,9 @@ def test_a_short_job_for_several_cards_heeds_what_is_owed_too() -> None:
     for _ in range(2):
         scene.holds(command="day")
     scene.waits(limit=300.0)
-    at = NOW + 8.5 * HOUR  # in an hour and a half they leave, as far as is known
+    at = NOW + 9.5 * HOUR  # in half an hour they leave, as far as is known
     scene.waits("other", at, cards=2, limit=3 * HOUR)
-    (brief,) = scene.queue.add(spec("brief", command="brief", num_gpus=2, time_limit=HOUR), at=at)
+    (brief,) = scene.queue.add(spec("brief", command="brief", num_gpus=2, time_limit=0.4 * HOUR), at=at)
     assert starts(run_plan(scene.queue, scene.queue.world(4), at)).keys() == {brief}
 
 

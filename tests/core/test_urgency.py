@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from core.builders import GIB, cards, gpu
+from runnersd.lines import Shape
 from runnersd.model import Inventory
-from runnersd.urgency import SHORTEST_DELAY, Measures, measures_of
+from runnersd.past.estimates import Estimate
+from runnersd.urgency import SHORTEST_DELAY, Measures, due, measures_of
 
 DAY = 86_400.0
+#: What a job for one card asks for.
+WHOLE = Shape(1, None, False, None, None, (), None, None, None)
 
 
 def measured(inventory: Inventory, before: Measures | None = None, **given: float) -> Measures:
@@ -41,3 +45,14 @@ def test_cards_whose_memory_is_not_known_keep_the_size_from_before() -> None:
 
 def test_no_delay_is_none_at_all() -> None:
     assert measured(cards(1), max_delay=0.0).max_delay == SHORTEST_DELAY > 0
+
+
+def test_what_a_limit_tells_puts_a_long_job_further_back_than_a_guess() -> None:
+    limited, guessed = Estimate("limit", (), 3600.0), Estimate("kind", (3600.0,))
+    assert due(0.0, WHOLE, limited, Measures()) > due(0.0, WHOLE, guessed, Measures()) > 3600.0
+
+
+def test_a_limit_far_beyond_what_such_jobs_take_tells_nothing() -> None:
+    guessed = due(0.0, WHOLE, Estimate("kind", (3600.0,)), Measures())
+    assert due(0.0, WHOLE, Estimate("kind", (3600.0,), 4 * 3600.0), Measures()) == guessed
+    assert due(0.0, WHOLE, Estimate("kind", (3600.0,), 2 * 3600.0), Measures()) > guessed

@@ -12,7 +12,7 @@ from runnersd.planner.grants import Grants
 from runnersd.planner.lengths import SHORTEST, Passing, length, passing
 from runnersd.planner.overdue import LOOKED_AT, Overdue, is_their_turn, overdue
 from runnersd.planner.precedence import Precedence
-from runnersd.planner.promises import AT_LAST, KEPT, is_ripe, is_short
+from runnersd.planner.promises import AT_LAST, KEPT, is_ripe, is_short, lent_until
 from runnersd.planner.world import World
 from runnersd.ready import Place
 
@@ -26,20 +26,23 @@ class Keeping:
         self._space = grants.space
         self._strict = False  # whether cards are kept for a job that needs several
         self._late = -math.inf  # how much later than promised what is owed is (seconds)
+        self._lent = -math.inf  # until when those with a limit may have what is owed (Unix seconds)
         self.later: list[float] = []  #: when cards may be kept for who is owed some (Unix seconds)
         self.turns: list[Overdue] = []  #: whose turn it was, and who did not fit
-        self._passed: dict[int, tuple[bool, float]] = {}  # how strict and how late it was, by priority gone through
+        self._passed: dict[int, tuple[bool, float, float]] = {}  # these three as they were, by priority gone through
 
     def way(self, line: Line) -> Passing:
         """What the line's first job must be given to start."""
-        strict, late = self._passed.get(line.priority, (self._strict, self._late))
-        return passing(self._lines.estimate(line), self._world, strict, late)
+        strict, late, lent = self._passed.get(line.priority, (self._strict, self._late, self._lent))
+        estimate = self._lines.estimate(line)
+        way = passing(estimate, self._world, strict, late)
+        return way._replace(heeds=False) if estimate.limit is not None and self._now + estimate.limit <= lent else way
 
     def keep(self, priority: int) -> None:
         """Go through the promises of a priority, first of all the earliest. Who can start at once does."""
         if priority in self._lines.promises:
             self._keep(priority)
-        self._passed[priority] = self._strict, self._late
+        self._passed[priority] = self._strict, self._late, self._lent
 
     def _keep(self, priority: int) -> None:
         looked = 0
@@ -72,7 +75,7 @@ class Keeping:
             looked += 1
             ripe = is_ripe(made, promised, short, waited, self._space.given, self._world, self._now)
             if not line.resumed and (not ripe or self._is_before(made)):
-                self._owe(made, line, promised)
+                self._owe(made, line, promised, short)
                 continue
             if not self._starts(made, line, way):
                 self._strict = True
@@ -124,7 +127,7 @@ class Keeping:
         late.clear()
         late.extend(rest if len(self.turns) < KEPT else ())
 
-    def _owe(self, made: Reservation, line: Line, promised: float) -> None:
+    def _owe(self, made: Reservation, line: Line, promised: float, short: bool) -> None:
         """Keep nothing for the job yet. The first of such is owed its cards from its promise on."""
         self._space.lift(made)
         self.later += [
@@ -136,6 +139,7 @@ class Keeping:
         assert later is not None, "it could be kept sooner"
         self._space.owe(later)
         self._late = self._now - promised
+        self._lent = lent_until(promised, short, self._world, self._now)
 
     def _is_before(self, made: Reservation) -> bool:
         """Whether what was found would be kept before somebody who is owed the same cards, and is late already."""

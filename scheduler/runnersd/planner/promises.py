@@ -7,6 +7,7 @@ others may go first.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from runners.api import JobState
@@ -25,6 +26,8 @@ SOON = 1 / 6
 #: Who has run for so large a part of the longest delay, has no limit, and is of no brief kind, may run on for long; to
 #: so large a part of the cards' number there may be such while cards are kept free beside them.
 LONG, FEW = 1 / 12, 1 / 4
+#: Until a short job's promise others may have what is owed to it until so many times the longest delay after that.
+AFTER = 1.5
 #: So many times the longest delay after its promise, cards are kept for a job whoever has them.
 AT_LAST = 3.0
 
@@ -32,6 +35,15 @@ AT_LAST = 3.0
 def is_short(estimate: Estimate, world: World) -> bool:
     """Whether the job starts as soon as it can."""
     return estimate.known and length(estimate, world) <= SHORT
+
+
+def lent_until(promised: float, short: bool, world: World, now: float) -> float:
+    """Until when others may have what is owed to a job that was promised a start then, however soon it could be free.
+
+    A short job has cards kept from its promise on. Before that it needs no more than a bound: if others had to leave
+    its cards by the first time at which it could start, hardly anything could begin beside what runs for long anyway.
+    """
+    return promised + AFTER * world.measures.max_delay if short and now < promised else -math.inf
 
 
 def is_ripe(
