@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -22,6 +23,9 @@ NETWORK = frozenset(
 LOCAL_FUSE = frozenset(
     {"fuseblk", "fuse.encfs", "fuse.cryfs", "fuse.gocryptfs", "fuse.fuse-overlayfs", "fuse.mergerfs", "fuse.ntfs-3g"}
 )
+
+#: What is said of a directory in which we can make no names, nor see to those that are there.
+_NOT_OURS = frozenset({errno.EACCES, errno.EPERM, errno.EINVAL, errno.EROFS})
 
 #: A file of this name in the state directory lets another machine take it over, once.
 ADOPT = "adopt"
@@ -113,6 +117,8 @@ def machine_id(path: Path = Path("/etc/machine-id")) -> str:
 def make_private(file: Path) -> None:
     """See that the database file exists and is its owner's alone. SQLite gives the files beside it the same mode.
 
+    A power cut does not take its name away, nor that of a directory on the way to it.
+
     Raises:
         InvalidConfig: it cannot be made.
     """
@@ -120,15 +126,30 @@ def make_private(file: Path) -> None:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file.exists():
             file.chmod(0o600)
-            return
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        else:
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        _sync_names(file)
     except OSError as error:
         raise InvalidConfig(f"cannot make the database {file}: {error.strerror}; say another --state-dir") from error
+
+
+def _sync_names(file: Path) -> None:
+    """Have every name on the way to the file on the disk, whoever made it: that daemon may have been killed at it."""
+    file = file.absolute()
+    for directory in dict.fromkeys((*file.parents, *file.resolve().parents)):
+        try:
+            _sync(directory, os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
+
+
+def _sync(path: Path, flags: int) -> None:
+    number = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _identity(file: Path) -> tuple[int, int]:
