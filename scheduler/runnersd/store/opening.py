@@ -17,7 +17,7 @@ from pathlib import Path
 from runners.api import LIVE
 from runners.errors import InvalidConfig
 from runnersd.model import JobId
-from runnersd.store.place import ADOPT, machine_id, make_private, read_mountinfo, refuse_network
+from runnersd.store.place import ADOPT, log_of, machine_id, make_private, read_mountinfo, refuse_network, sync_log
 from runnersd.store.rows import text
 from runnersd.store.schema import migrate
 
@@ -87,6 +87,7 @@ def open_database(file: Path, *, boot: str | None, at: float) -> tuple[sqlite3.C
         identity = _identify(connection, file, boot, at)
         if not reserve(file):
             log.warning("the disk of %s has no room to spare: when it is full, no job can be cancelled either", file)
+        sync_log(file)
         return connection, identity
     except (sqlite3.Error, OSError, InvalidConfig) as error:
         if connection is not None:
@@ -107,8 +108,7 @@ def reserve(database: Path) -> bool:
     # SQLite writes each change to its log, and begins that anew once it is in the database, without making the file
     # smaller: so this is room that nobody else can take. What lies behind the last frame is not read, it stops at the
     # first one whose checksum is wrong (https://www.sqlite.org/walformat.html, section 4).
-    database = database.resolve()  # SQLite follows a link, and has its log where that leads
-    log = database.with_name(f"{database.name}-wal")
+    log = log_of(database)
     # To be read too: where the file system cannot promise room, the C library looks at what is there, and fills it up.
     number = os.open(log, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

@@ -133,6 +133,24 @@ def make_private(file: Path) -> None:
         raise InvalidConfig(f"cannot make the database {file}: {error.strerror}; say another --state-dir") from error
 
 
+def log_of(file: Path) -> Path:
+    """Where SQLite has the database's write-ahead log: it follows a link, and puts it where that leads."""
+    file = file.resolve()
+    return file.with_name(f"{file.name}-wal")
+
+
+def sync_log(file: Path) -> None:
+    """Have the database's write-ahead log, which must be there, on the disk.
+
+    A daemon may have been killed between a write and its fsync: the next one finds the change, and says so, with no
+    reason to write anything itself.
+
+    Raises:
+        OSError: the log cannot be written.
+    """
+    _sync(log_of(file), os.O_NOFOLLOW)
+
+
 def _sync_names(file: Path) -> None:
     """Have every name on the way to the file on the disk, whoever made it: that daemon may have been killed at it."""
     file = file.absolute()
