@@ -109,7 +109,7 @@ test: $(VENV)/.dev system-packages ## the tests
 
 .PHONY: test-faults
 # The same seeds each time, so that a change is judged by itself; `make test-faults SEED=N` leads other lives.
-test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, malformed files, full disks, many seeds
+test-faults: $(VENV)/.dev system-packages ## long runs: kill -9 rounds, power cuts, malformed files, full disks, many seeds
 	SEED=$${SEED:-20261126} $(BIN)/pytest -m 'slow and not systemd and not real_cards' --timeout 1200 $(call workers,worksteal)
 
 .PHONY: test-systemd

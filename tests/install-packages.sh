@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what tests on a fresh Debian or Ubuntu machine need beyond Python: a C compiler for the simulated NVIDIA
-# driver, the shells whose completion is tested, what boots a systemd of its own, and a Docker engine, which the tests
-# start privately: no service is started or left to start at boot. Run as root; elsewhere it says so and changes nothing,
-# and the tests that need a package skip with its name (under CI=true they fail).
+# driver and the recorder of power cuts, the shells whose completion is tested, what boots a systemd of its own, and a
+# Docker engine, which the tests start privately: no service is started or left to start at boot. Run as root; elsewhere
+# it says so and changes nothing, and the tests that need a package skip with its name (under CI=true they fail).
 set -eu
 
 packages="gcc libc6-dev make zsh fish debootstrap debian-archive-keyring systemd-container util-linux iptables busybox-static"
