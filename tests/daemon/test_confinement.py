@@ -127,6 +127,16 @@ def test_it_can_open_its_own_cards_alone(mounted: str, tmp_path: Path, driver: F
         assert "are not kept from cards" not in daemon.log.read_text()
 
 
+def test_root_is_not_kept_from_any_with_other_groups_than_the_daemon(
+    tmp_path: Path, driver: FakeDriver, nodes: list[str]
+) -> None:
+    """A service of systemd's has none, root's shell has one."""
+    groups = sorted({*os.getgroups(), 7})
+    with daemon_where("as it is", tmp_path / "d", driver) as daemon, Somebody(daemon, 0, groups=groups) as root:
+        (id,) = root.submit(job(nodes), cwd="/")
+        assert opened(daemon, id) == [FREE] * 4
+
+
 def test_what_it_leaves_running_cannot_open_them_either(tmp_path: Path, driver: FakeDriver, nodes: list[str]) -> None:
     with daemon_where("as it is", tmp_path / "d", driver) as daemon, Somebody(daemon, SOMEBODY) as somebody:
         command = ["setsid", "--wait", *job(nodes)["command"]]
