@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 import pytest
 
-from runnersd.machine.host.confinement import place, program
+from runnersd.machine.host.confinement import check_denied, place, program
 
 V1 = "33 25 0:28 / /sys/fs/cgroup/devices rw,nosuid shared:9 - cgroup cgroup rw,devices\n"
 MEMORY = "34 25 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
@@ -41,6 +42,16 @@ def test_the_group_is_found(mounts: list[str], groups: list[str], found: tuple[i
 def test_what_cannot_be_seen_is_not_guessed(mounts: list[str], groups: list[str]) -> None:
     with pytest.raises(OSError, match="no control group for devices"):
         place(mounts, groups)
+
+
+@pytest.mark.parametrize("line", ["c 195:* rwm", "c 195:* r", "c *:* rw"])
+def test_a_line_for_all_cards_denies_none(line: str) -> None:
+    with pytest.raises(OSError, match=f"allows all cards by '{re.escape(line)}'"):
+        check_denied(["c 1:3 rwm\n", f"{line}\n"])
+
+
+def test_lines_for_some_cards_or_for_making_nodes_are_no_matter() -> None:
+    check_denied(["a *:* rwm\n", "b *:* rwm\n", "c *:* m\n", "c 195:255 rwm\n", "c 1:* rwm\n"])
 
 
 @pytest.mark.parametrize("minors", [(0,), (1, 2), tuple(range(16))])

@@ -47,6 +47,8 @@ def confine(minors: Sequence[int]) -> str | None:
         if version == 1:
             for minor in minors:
                 _write(f"{group}/devices.deny", f"c {MAJOR}:{minor} rwm")
+            with _lines(f"{group}/devices.list") as allowed:
+                check_denied(allowed)
         else:
             _attach(group, program(minors))
         _write(f"{group}/cgroup.procs", "0")
@@ -81,6 +83,19 @@ def place(mounts: Iterable[str], groups: Iterable[str]) -> tuple[int, str]:
         raise OSError(errno.ENOENT, "there is no control group for devices here")
     version = min(found)
     return version, found[version]
+
+
+def check_denied(allowed: Iterable[str]) -> None:
+    """Pass only if a group of version 1, which was just denied some cards, has not all of them by one line of its
+    ``devices.list``: where everything is denied but what is listed, the kernel takes nothing out of such a line.
+
+    Raises:
+        OSError: it has.
+    """
+    for line in allowed:
+        kind, number, access = line.split()
+        if kind == "c" and number in (f"{MAJOR}:*", "*:*") and access != "m":  # who may only make nodes opens none
+            raise OSError(errno.EPERM, f"the control group above allows all cards by {line.strip()!r}")
 
 
 def program(minors: Sequence[int]) -> bytes:
