@@ -18,6 +18,7 @@ from machine.test_launcher_tree import alive
 from machine.worlds import HostWorld
 from runners.api import Code
 from runnersd.in_thread import NoThread, in_thread
+from runnersd.machine.docker.keeper import Keeper
 
 
 @contextmanager
@@ -70,6 +71,19 @@ async def test_an_attempt_is_forgotten_without_a_thread(world: HostWorld) -> Non
         async with asyncio.timeout(5.0):
             await launcher.forget(RUN)
     assert not world.record(RUN).exists()
+
+
+async def test_what_keeps_the_cards_of_containers_is_started_when_there_is_a_thread_for_it() -> None:
+    keeper, process = Keeper(), os.pidfd_open(os.getpid())
+    ours, lock = os.pipe()
+    try:
+        with no_more_threads(), pytest.raises(NoThread):
+            await keeper.hold(process, [lock])
+        await keeper.hold(process, [lock])
+    finally:
+        keeper.close()
+        for descriptor in (process, ours, lock):
+            os.close(descriptor)
 
 
 async def test_what_no_thread_was_made_for_is_never_done() -> None:

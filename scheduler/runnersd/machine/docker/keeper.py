@@ -42,10 +42,12 @@ class Keeper:
         """
         if not locks:
             return
+        from runnersd.in_thread import in_thread  # which is not to be had in the process that holds them
+
         async with self._starting:
             for attempt in range(2):
                 if self._channel is None:
-                    self._channel = await asyncio.to_thread(_start)
+                    self._channel = await in_thread(_start)
                 rights = array.array("i", [process, *locks])
                 try:
                     self._channel.sendmsg([b"hold"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
