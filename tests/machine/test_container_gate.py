@@ -171,3 +171,16 @@ async def test_our_shell_is_linked_into_gates_and_not_to_be_changed_there(world:
     assert shell.read_bytes() == before
     await launcher.forget(order.run)
     assert shell.exists() and shell.stat().st_nlink == 1
+
+
+async def test_a_sweep_that_the_machine_refuses_ends_nothing_else(
+    world: DockerWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    launcher = await world.daemon()
+    (world.state / "gates").write_text("no folder can be looked into here")
+    async with asyncio.timeout(20):
+        while "cannot clear away what containers left behind" not in caplog.text:
+            await asyncio.sleep(0.01)
+    (world.state / "gates").unlink()
+    outcome, _ = await run(world, launch(world, ["sh", "-c", "exit 3"]))
+    assert (outcome.exit_code, launcher.state.problem) == (3, None)

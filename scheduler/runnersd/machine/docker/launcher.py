@@ -326,7 +326,10 @@ class DockerLauncher:
 
     async def _reconcile(self) -> None:
         while True:
-            await self._sweep.sweep()
+            try:
+                await self._sweep.sweep()
+            except OSError as error:  # there is no thread or descriptor for it now: nothing else is to end for that
+                log.warning("cannot clear away what containers left behind: %s; trying again later", error)
             for _ in range(round(RECONCILE / _KNOCK_EVERY)):
                 await asyncio.sleep(_KNOCK_EVERY)
                 await self._connection.instance()
