@@ -119,11 +119,21 @@ class Watch:
     # ------------------------------------------------------------------------------------------------ starting
 
     def _take_name(self) -> bool:
-        fd = record.create(self.order.record)
+        me, there = self.supervisor, False
+        while True:
+            try:
+                fd = record.create(self.order.record)
+                break
+            except FileNotFoundError:
+                if there:
+                    raise
+                # The state directory was moved away: it starts once that is back, if its daemon is still there then.
+                there = os.access(self.order.record.rsplit("/", 3)[0], os.F_OK)
+                if not there and (self._called_off() or me.line is None):
+                    raise
         if fd is None:
             return False
         self.record = fd
-        me = self.supervisor
         first = record.taken(self.order.run, _boot, me.pid, me.start, self.order.grace)
         # Not yet on the disk for good: only a power loss takes it back, and after one every live attempt is over.
         record.append(fd, first)
