@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from engine import BARE, CARDS, PROGRAM, Engine
-from machine.worlds import DockerWorld
+from machine.worlds import DockerWorld, run_name
 from runnersd.machine import LaunchFailed
 from runnersd.machine.docker import attempt, shells
 from runnersd.model import Image, Launch, Outcome
@@ -184,3 +184,15 @@ async def test_a_sweep_that_the_machine_refuses_ends_nothing_else(
     (world.state / "gates").unlink()
     outcome, _ = await run(world, launch(world, ["sh", "-c", "exit 3"]))
     assert (outcome.exit_code, launcher.state.problem) == (3, None)
+
+
+async def test_a_state_directory_that_was_moved_away_is_not_made_anew(world: DockerWorld) -> None:
+    launcher = await world.daemon()
+    await run(world, launch(world, ["true"]))
+    away = world.state.rename(world.tmp / "away")
+    begun = asyncio.ensure_future(launcher.launch(world.launch(["sh", "-c", "exit 3"], job=1000)))
+    await asyncio.wait([begun], timeout=0.5)
+    assert not begun.done() and not world.state.exists()
+    away.rename(world.state)
+    await begun
+    assert (await launcher.wait(run_name(1000))).exit_code == 3

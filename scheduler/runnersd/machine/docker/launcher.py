@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 _AGAIN = (0.2, 5.0)
 #: Seconds between questions whether the engine still answers.
 _KNOCK_EVERY = 5.0
+#: Seconds between looks for a state directory that was moved away.
+_AWAY = 0.1
 
 
 async def _unknown(run: RunName) -> Row:
@@ -128,6 +130,9 @@ class DockerLauncher:
 
     async def launch(self, launch: Launch) -> float:
         """See :class:`runnersd.machine.Launcher`. An attempt that has a record is taken up where it was left."""
+        # One that was moved away is not made anew: its place is for who puts it back, and then this begins.
+        while launch.run not in self._attempts and not os.access(self._directory, os.F_OK):  # noqa: ASYNC110
+            await asyncio.sleep(_AWAY)
         attempt = self._attempts.get(launch.run) or self._begin(launch)
         started = await asyncio.shield(attempt.started)
         if isinstance(started, LaunchFailed):
@@ -227,7 +232,7 @@ class DockerLauncher:
 
     def _make(self, run: RunName, launch: Launch | None) -> RecordFile | None:
         path = self._names(run)[0]
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        Path(path).parent.mkdir(mode=0o700, exist_ok=True)
         first: dict[str, Any] = {"run": str(run), "boot": self._around.boot}
         if launch is not None and launch.container is not None:
             first |= {"spec": launch.container.image.id, "grace": launch.grace, "log_max": launch.log_max}
