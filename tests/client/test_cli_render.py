@@ -446,6 +446,11 @@ def test_what_is_true_of_several_in_a_row_is_said_once() -> None:
     assert [words[0] for words in narrow[place - 3 : place]] == ["1", "2", "3"], "below the last of them"
 
 
+def test_a_character_that_is_wider_than_the_line_ends_a_fold() -> None:
+    folded = lines.fold([("\u4e2d\u4e2d", "")], 1)
+    assert ["".join(text for text, _style in line) for line in folded] == ["\u4e2d"] * 2
+
+
 @pytest.mark.parametrize("most", [20, 40, 80, 120])
 def test_a_line_is_folded_and_nothing_of_it_is_left_out(most: int) -> None:
     command = "python train.py --data /a/path/that/is/longer/than/any/line/of/a/small/terminal/and/has/no/space  --x 1"

@@ -8,6 +8,7 @@ import time
 
 from runners.client import Client
 from runners.endpoint import LOOKING
+from runners.errors import NotFound
 from runners.render import plain
 from runners.render.terminal import Terminal
 
@@ -56,7 +57,10 @@ def holders(client: Client, view: StatusView) -> list[JobView]:
     """The jobs that have cards and are not among those listed: of others with ``--mine``, or beyond the limit."""
     listed = {job["id"] for job in view["jobs"]}
     missing = sorted({id for gpu in view["gpus"] for id in gpu["jobs"]} - listed)
-    return client.status(missing)["jobs"] if missing else []
+    try:
+        return client.status(missing)["jobs"] if missing else []
+    except NotFound:  # the daemon began anew between the two questions
+        return []
 
 
 def drawn(view: StatusView, terminal: Terminal, others: Sequence[JobView] = ()) -> list[str]:

@@ -102,7 +102,9 @@ def fold(line: Line, most: int) -> list[Line]:
 def _pieces(text: str, most: int) -> list[str]:
     parts = []
     while len(head := _head(text, most)) < len(text):
-        head = head or text[0]
+        head = head or text[0]  # wider than the line
+        if head == text:
+            break
         space = len(head) if text[len(head)] == " " else head.rfind(" ")
         cut = space if space > 0 else len(head)
         parts.append(text[:cut].rstrip(" "))
