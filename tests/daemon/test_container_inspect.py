@@ -15,10 +15,11 @@ import pytest
 from daemon.containers import Lab, lab_on
 from engine import CARDS, SHELL, Engine
 from fake_nvml import FakeDriver
-from runnersd.machine.docker.body import differences
+from runnersd.machine.docker.body import ADMINISTRATORS, differences
 
-#: What only says what an engine does everywhere, and mounts, which are compared as the engine has bound them.
-NOT_COMPARED = {"ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Mounts"}
+#: What only says what an engine does everywhere, what is its administrator's to say, and mounts, which are compared as the
+#: engine has bound them.
+NOT_COMPARED = {"ConsoleSize", "Isolation", "MaskedPaths", "ReadonlyPaths", "Mounts", *ADMINISTRATORS}
 
 
 @pytest.fixture(scope="module")

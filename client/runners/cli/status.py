@@ -8,7 +8,6 @@ import time
 
 from runners.client import Client
 from runners.endpoint import LOOKING
-from runners.errors import NotFound
 from runners.render import plain
 from runners.render.terminal import Terminal
 
@@ -56,6 +55,8 @@ def look(client: Client, words: Words) -> StatusView:
 def holders(client: Client, view: StatusView) -> list[JobView]:
     """The jobs that have cards and are not among those listed: of others with ``--mine``, or beyond the limit."""
     listed = {job["id"] for job in view["jobs"]}
+    from runners.errors import NotFound
+
     missing = sorted({id for gpu in view["gpus"] for id in gpu["jobs"]} - listed)
     try:
         return client.status(missing)["jobs"] if missing else []
