@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from engine.fixtures import docker_engine, engine_directory, new_docker_engine, shared_docker_engine
 from fake_nvml import CannotBuild, FakeDriver, build
+from harness.lacking import skipped_for
 
 #: pytest finds fixtures by their names here.
 __all__ = ["docker_engine", "engine_directory", "new_docker_engine", "shared_docker_engine"]
@@ -20,12 +20,8 @@ CACHE = Path(__file__).parents[1] / ".cache" / "fake_nvml"
 @pytest.fixture(scope="session")
 def fake_nvml_library() -> Path:
     """The folder with the fake libnvidia-ml.so.1, built at most once for its source."""
-    try:
+    with skipped_for(CannotBuild, "the fake NVIDIA driver cannot be built: {}"):
         return build(CACHE)
-    except CannotBuild as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"the fake NVIDIA driver cannot be built: {missing}")
 
 
 @pytest.fixture

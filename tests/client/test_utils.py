@@ -265,7 +265,8 @@ def test_a_value_is_not_cut_where_it_would_begin_a_comment(tmp_path: Path, monke
 
 
 def test_what_stands_for_a_plain_value_is_dumped_as_one(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
+    import numpy
+
     file = tmp_path / "x.yml"
     data = {
         "n": numpy.int64(3), "small": numpy.uint8(200), "half": numpy.float32(0.5), "yes": numpy.bool_(True),

@@ -10,6 +10,7 @@ import pytest
 
 from fake_nvml import FakeDriver
 from harness.daemon import Daemon, eventually
+from runners.cli.status import holders
 
 
 @pytest.fixture
@@ -53,3 +54,12 @@ def test_run_takes_a_card(daemon: Daemon) -> None:
     done = daemon.run("run", "--gpus", "2", "--", "sh", "-c", "echo $RUNNERS_GPU_INDICES $NUM_WORKERS")
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()[0].split(b",")) == 2
+
+
+def test_who_has_a_card_is_not_named_when_the_daemon_knows_no_such_job(daemon: Daemon) -> None:
+    (id,) = daemon.submit({"name": "a", "command": ["sleep", "600"], "num_gpus": 1})
+    eventually("it has a card", lambda: daemon.client().gpus()[0]["jobs"] == [id])
+    view = daemon.client().status()
+    assert [job["id"] for job in holders(daemon.client(), {**view, "jobs": []})] == [id]
+    view["gpus"][0]["jobs"] = [id + 1]  # as of a database that was put back meanwhile
+    assert holders(daemon.client(), {**view, "jobs": []}) == []

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.lacking import skipped_for
 from powerloss.builder import CannotBuild, build, environment
 from powerloss.cuts import MARKS, STORE, Cutter, Left, Recording
 from powerloss.disk import AllKept, Content, Disk, write
@@ -30,12 +31,8 @@ DATABASES = Path(__file__).parents[1] / "simulation" / "databases"
 @pytest.fixture(scope="session")
 def recorder() -> Path:
     """The library that records what a program does to its files."""
-    try:
+    with skipped_for(CannotBuild, "the recorder of file changes cannot be built: {}"):
         return build(CACHE)
-    except CannotBuild as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"the recorder of file changes cannot be built: {missing}")
 
 
 @pytest.fixture

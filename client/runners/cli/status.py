@@ -55,11 +55,13 @@ def look(client: Client, words: Words) -> StatusView:
 def holders(client: Client, view: StatusView) -> list[JobView]:
     """The jobs that have cards and are not among those listed: of others with ``--mine``, or beyond the limit."""
     listed = {job["id"] for job in view["jobs"]}
+    missing = sorted({id for gpu in view["gpus"] for id in gpu["jobs"]} - listed)
+    if not missing:
+        return []
     from runners.errors import NotFound
 
-    missing = sorted({id for gpu in view["gpus"] for id in gpu["jobs"]} - listed)
     try:
-        return client.status(missing)["jobs"] if missing else []
+        return client.status(missing)["jobs"]
     except NotFound:  # the daemon began anew between the two questions
         return []
 
